@@ -1,0 +1,224 @@
+//! The validated configuration of one server, as the rest of walarch reads it.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A value of the `compression` option, and of the fourth column of an xlogdb line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// gzip format, in process.
+    Gzip,
+    /// bzip2 format, in process.
+    Bzip2,
+    /// The older name of [`Compression::Gzip`]; kept as written.
+    PyGzip,
+    /// The older name of [`Compression::Bzip2`]; kept as written.
+    PyBzip2,
+    /// gzip format, written and read by the external command `pigz`.
+    Pigz,
+    /// xz format, in process.
+    Xz,
+    /// Zstandard format, in process.
+    Zstd,
+    /// LZ4 frame format, in process.
+    Lz4,
+    /// Snappy framing format, in process.
+    Snappy,
+    /// The shell commands `custom_compression_filter` and `custom_decompression_filter`.
+    Custom,
+}
+
+impl Compression {
+    /// Every value, in the order in which Barman lists them in its messages.
+    pub const ALL: [Compression; 10] = [
+        Compression::Gzip,
+        Compression::Bzip2,
+        Compression::PyGzip,
+        Compression::PyBzip2,
+        Compression::Pigz,
+        Compression::Xz,
+        Compression::Zstd,
+        Compression::Lz4,
+        Compression::Snappy,
+        Compression::Custom,
+    ];
+
+    /// The name in the configuration file and in xlogdb.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::Gzip => "gzip",
+            Compression::Bzip2 => "bzip2",
+            Compression::PyGzip => "pygzip",
+            Compression::PyBzip2 => "pybzip2",
+            Compression::Pigz => "pigz",
+            Compression::Xz => "xz",
+            Compression::Zstd => "zstd",
+            Compression::Lz4 => "lz4",
+            Compression::Snappy => "snappy",
+            Compression::Custom => "custom",
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Compression {
+    type Err = ();
+
+    /// Accepts exactly the names of [`Compression::name`].
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|value| value.name() == text)
+            .ok_or(())
+    }
+}
+
+/// The `compression_level` option. What the words mean is decided per codec, in `codec::level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CompressionLevel {
+    /// Fast.
+    Low,
+    /// The default.
+    #[default]
+    Medium,
+    /// Small.
+    High,
+    /// A codec's own number, clamped to its range.
+    Number(i64),
+}
+
+/// A value of the `encryption` option, and of the fifth column of an xlogdb line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encryption {
+    /// OpenPGP, by the `gpg` command.
+    Gpg,
+}
+
+impl Encryption {
+    /// The name in the configuration file and in xlogdb.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encryption::Gpg => "gpg",
+        }
+    }
+}
+
+/// Where `wals_directory` points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WalsDirectory {
+    /// A directory of this host.
+    Local(PathBuf),
+    /// The URL of an object store, as written (`s3://bucket/path`, ...).
+    Cloud(String),
+}
+
+/// The hook scripts around archiving and deleting; each is a shell command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookScripts {
+    /// `pre_archive_script`
+    pub pre_archive: Option<String>,
+    /// `pre_archive_retry_script`
+    pub pre_archive_retry: Option<String>,
+    /// `post_archive_script`
+    pub post_archive: Option<String>,
+    /// `post_archive_retry_script`
+    pub post_archive_retry: Option<String>,
+    /// `pre_wal_delete_script`
+    pub pre_wal_delete: Option<String>,
+    /// `pre_wal_delete_retry_script`
+    pub pre_wal_delete_retry: Option<String>,
+    /// `post_wal_delete_script`
+    pub post_wal_delete: Option<String>,
+    /// `post_wal_delete_retry_script`
+    pub post_wal_delete_retry: Option<String>,
+}
+
+/// walarch's own options, from `walarch.toml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnOptions {
+    /// `jobs`: how many files are compressed at a time; `None` is the number of cores.
+    pub jobs: Option<NonZeroUsize>,
+    /// `validate_wal`: whether raw segments are checked before they are accepted.
+    pub validate_wal: bool,
+    /// `hook_timeout_s`: after this time a hook script is killed and counts as failed; `None` is no limit.
+    pub hook_timeout: Option<Duration>,
+}
+
+impl Default for OwnOptions {
+    fn default() -> Self {
+        OwnOptions {
+            jobs: None,
+            validate_wal: true,
+            hook_timeout: None,
+        }
+    }
+}
+
+/// One server section with every default, inheritance and fallback applied.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The section's name.
+    pub name: String,
+    /// `description`
+    pub description: Option<String>,
+    /// `active`: false means that commands pass over this server.
+    pub active: bool,
+    /// Set when the configuration of this server is contradictory; `messages` says why.
+    pub disabled: bool,
+    /// Why the server is disabled, one sentence each.
+    pub messages: Vec<String>,
+    /// Set when the server's WAL comes from another Barman host (`primary_ssh_command`).
+    pub passive: bool,
+    /// `archiver`: WAL arrives in `incoming_wals_directory`.
+    pub archiver: bool,
+    /// `streaming_archiver`: WAL arrives in `streaming_wals_directory`.
+    pub streaming_archiver: bool,
+    /// `archiver_batch_size`, in files per run; `None` is no limit.
+    pub archiver_batch_size: Option<NonZeroUsize>,
+    /// `streaming_archiver_batch_size`, in files per run; `None` is no limit.
+    pub streaming_archiver_batch_size: Option<NonZeroUsize>,
+    /// `backup_directory`
+    pub backup_directory: PathBuf,
+    /// `incoming_wals_directory`
+    pub incoming_wals_directory: PathBuf,
+    /// `streaming_wals_directory`
+    pub streaming_wals_directory: PathBuf,
+    /// `errors_directory`
+    pub errors_directory: PathBuf,
+    /// `wals_directory`
+    pub wals_directory: WalsDirectory,
+    /// Where `SERVER-xlog.db` lives: `xlogdb_directory`, or `BACKUP_DIRECTORY/meta` where that would be in the cloud.
+    pub xlogdb_directory: PathBuf,
+    /// `barman_lock_directory` of the `[barman]` section.
+    pub lock_directory: PathBuf,
+    /// `path_prefix`, put before `PATH` for every external command.
+    pub path_prefix: Option<String>,
+    /// `compression`
+    pub compression: Option<Compression>,
+    /// `compression_level`
+    pub compression_level: CompressionLevel,
+    /// `custom_compression_filter`, a shell command line.
+    pub custom_compression_filter: Option<String>,
+    /// `custom_decompression_filter`, a shell command line.
+    pub custom_decompression_filter: Option<String>,
+    /// `custom_compression_magic`: the first bytes of what the custom filter writes.
+    pub custom_compression_magic: Option<Vec<u8>>,
+    /// `encryption`
+    pub encryption: Option<Encryption>,
+    /// `encryption_key_id`
+    pub encryption_key_id: Option<String>,
+    /// `encryption_passphrase_command`, a shell command line.
+    pub encryption_passphrase_command: Option<String>,
+    /// Hook scripts.
+    pub hooks: HookScripts,
+    /// walarch's own options.
+    pub own: OwnOptions,
+}

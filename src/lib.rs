@@ -1,0 +1,5 @@
+//! walarch archives PostgreSQL's write-ahead log.
+
+pub mod codec;
+pub mod config;
+pub mod wal;

@@ -1,0 +1,7 @@
+//! The `walarch` command: parse, call, turn the result into an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}
