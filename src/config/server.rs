@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::resolve::Source;
+
 /// A value of the `compression` option, and of the fourth column of an xlogdb line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
@@ -162,6 +164,40 @@ impl Default for OwnOptions {
     }
 }
 
+/// What is asked of an object store that holds WAL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudOptions {
+    /// `aws_profile`
+    pub aws_profile: Option<String>,
+    /// `aws_region`
+    pub aws_region: Option<String>,
+    /// `aws_encryption`
+    pub aws_encryption: Option<String>,
+    /// `aws_sse_kms_key_id`
+    pub aws_sse_kms_key_id: Option<String>,
+    /// `aws_read_timeout`
+    pub aws_read_timeout: Option<Duration>,
+    /// `cloud_delete_batch_size`, in objects per request.
+    pub delete_batch_size: Option<NonZeroUsize>,
+    /// `cloud_wal_archive_parallel`, in files; 0 is one at a time.
+    pub wal_archive_parallel: usize,
+    /// `cloud_wal_restore_parallel`, in files fetched ahead.
+    pub wal_restore_parallel: usize,
+}
+
+/// An option of a server with the value in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EffectiveOption {
+    /// The name in the configuration file.
+    pub name: &'static str,
+    /// The value as Barman's console prints it: `True`, `False`, `None`, a number or the text.
+    pub value: String,
+    /// The value as Barman's JSON output has it.
+    pub json: serde_json::Value,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
 /// One server section with every default, inheritance and fallback applied.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -177,6 +213,39 @@ pub struct ServerConfig {
     pub messages: Vec<String>,
     /// Set when the server's WAL comes from another Barman host (`primary_ssh_command`).
     pub passive: bool,
+    /// `primary_ssh_command`
+    pub primary_ssh_command: Option<String>,
+    /// `cluster`
+    pub cluster: Option<String>,
+    /// The model whose values are in force.
+    pub active_model: Option<String>,
+    /// `conninfo`
+    pub conninfo: Option<String>,
+    /// `streaming_conninfo`; `conninfo` where it is not set.
+    pub streaming_conninfo: Option<String>,
+    /// `wal_conninfo`; see [`ServerConfig::use_wal_conninfo`].
+    pub wal_conninfo: Option<String>,
+    /// `wal_streaming_conninfo`; see [`ServerConfig::use_wal_conninfo`].
+    pub wal_streaming_conninfo: Option<String>,
+    /// `primary_conninfo`: the primary, where `conninfo` is a standby.
+    pub primary_conninfo: Option<String>,
+    /// `slot_name`
+    pub slot_name: Option<String>,
+    /// `create_slot = auto`: `receive-wal` creates a missing slot.
+    pub create_slot: bool,
+    /// `streaming_archiver_name`: the `application_name` of `receive-wal`.
+    pub streaming_archiver_name: Option<String>,
+    /// `backup_method = postgres`: base backups need the streaming connection, so its absence disables
+    /// the server.
+    pub uses_streaming_backup: bool,
+    /// `check_timeout`; `None` is no limit.
+    pub check_timeout: Option<Duration>,
+    /// `last_wal_maximum_age`
+    pub last_wal_maximum_age: Option<Duration>,
+    /// `max_incoming_wals_queue`, in files.
+    pub max_incoming_wals_queue: Option<i64>,
+    /// `forward_config_path`: child processes are started with the same `-c FILE`.
+    pub forward_config_path: bool,
     /// `archiver`: WAL arrives in `incoming_wals_directory`.
     pub archiver: bool,
     /// `streaming_archiver`: WAL arrives in `streaming_wals_directory`.
@@ -219,6 +288,10 @@ pub struct ServerConfig {
     pub encryption_passphrase_command: Option<String>,
     /// Hook scripts.
     pub hooks: HookScripts,
+    /// Options of the object store.
+    pub cloud: CloudOptions,
     /// walarch's own options.
     pub own: OwnOptions,
+    /// The WAL-side options with their values and sources, sorted by name.
+    pub options: Vec<EffectiveOption>,
 }

@@ -1,0 +1,287 @@
+//! walarch's own options: `walarch.toml`, or the same tables inside a TOML configuration.
+//!
+//! They stand apart from `barman.conf` because Barman warns about options it does not know.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeValue, ValueDeserializer};
+
+use super::error::{ConfigError, Level, Message, Place};
+use super::server::OwnOptions;
+use super::toml_file::{self, Entry};
+
+/// The definition of one option of `walarch.toml`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnOptionSpec {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What may be written.
+    pub(super) values: &'static str,
+    /// What holds where nothing is written.
+    pub(super) default: &'static str,
+    /// What it does, in a line, with its unit.
+    pub(super) help: &'static str,
+}
+
+/// Makes the table that is read and the table that documents it from one list.
+macro_rules! own_options {
+    ($($name:ident: $kind:ty, $values:literal, $default:literal, $help:literal;)*) => {
+        /// One table of own options, as written.
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct OwnTable {
+            $($name: Option<$kind>,)*
+        }
+
+        impl OwnTable {
+            /// This table with the values of `general` where it has none.
+            fn over(&self, general: &OwnTable) -> OwnTable {
+                OwnTable { $($name: self.$name.or(general.$name),)* }
+            }
+        }
+
+        /// Every option of `walarch.toml`.
+        pub(super) const OWN_OPTIONS: &[OwnOptionSpec] = &[$(OwnOptionSpec {
+            name: stringify!($name),
+            values: $values,
+            default: $default,
+            help: $help,
+        },)*];
+    };
+}
+
+own_options! {
+    jobs: NonZeroUsize, "1 or more", "the number of cores",
+        "WAL files that are compressed and encrypted at a time.";
+    validate_wal: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
+        "Check the size and the page headers of a segment before it is archived.";
+    hook_timeout_s: u64, "seconds", "`0`",
+        "A hook script that runs longer is killed and counts as failed; 0 is no limit.";
+}
+
+/// A TOML boolean, or the words of `barman.conf`.
+#[derive(Clone, Copy, Debug)]
+struct Switch(bool);
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected true, false, \"on\" or \"off\"")]
+        enum Written {
+            Bool(bool),
+            Word(Word),
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            On,
+            Off,
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Bool(value) => Switch(value),
+            Written::Word(word) => Switch(matches!(word, Word::On)),
+        })
+    }
+}
+
+/// The tables `[walarch]` and `[server.NAME]` of one file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnTables {
+    general: OwnTable,
+    servers: Vec<OwnServer>,
+}
+
+#[derive(Clone, Debug)]
+struct OwnServer {
+    name: String,
+    place: Place,
+    table: OwnTable,
+}
+
+impl OwnTables {
+    /// Reads the `walarch.toml` beside `config_path`; a missing one is an empty one.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no TOML, or holds anything that is not known.
+    pub(super) fn beside(config_path: &Path) -> Result<OwnTables, ConfigError> {
+        let path = own_path(config_path);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(OwnTables::default());
+            }
+            Err(error) => {
+                return Err(ConfigError::new(format!(
+                    "Cannot read walarch's own options: {error}"
+                ))
+                .file(&path));
+            }
+        };
+        let text = super::ini::decode(&bytes, &path)?;
+        let mut own = OwnTables::default();
+        for entry in toml_file::entries(text, &path)? {
+            match entry.name.as_str() {
+                "walarch" => own.read_general(entry.value, text, &path)?,
+                "server" => {
+                    for entry in toml_file::table(entry, text, &path)? {
+                        own.read_server(entry, text, &path)?;
+                    }
+                }
+                other => {
+                    return Err(
+                        ConfigError::new(format!("Unknown table or option `{other}`"))
+                            .place(&entry.place)
+                            .option(other)
+                            .hint("This file has the tables [walarch] and [server.NAME] only."),
+                    );
+                }
+            }
+        }
+        Ok(own)
+    }
+
+    /// Takes the table `[walarch]`.
+    pub(super) fn read_general(
+        &mut self,
+        value: Spanned<DeValue<'_>>,
+        text: &str,
+        path: &Path,
+    ) -> Result<(), ConfigError> {
+        self.general = read_table(value, text, path)?;
+        Ok(())
+    }
+
+    /// Takes one table `[server.NAME]`.
+    pub(super) fn read_server(
+        &mut self,
+        entry: Entry<'_>,
+        text: &str,
+        path: &Path,
+    ) -> Result<(), ConfigError> {
+        self.servers.push(OwnServer {
+            name: entry.name,
+            place: entry.place,
+            table: read_table(entry.value, text, path)?,
+        });
+        Ok(())
+    }
+
+    /// The options that hold for a server.
+    pub(super) fn of_server(&self, name: &str) -> OwnOptions {
+        let own = self.servers.iter().find(|server| server.name == name);
+        let written = own.map_or_else(|| self.general.clone(), |own| own.table.over(&self.general));
+        let default = OwnOptions::default();
+        OwnOptions {
+            jobs: written.jobs.or(default.jobs),
+            validate_wal: written.validate_wal.map_or(default.validate_wal, |s| s.0),
+            hook_timeout: match written.hook_timeout_s {
+                None => default.hook_timeout,
+                Some(0) => None,
+                Some(seconds) => Some(Duration::from_secs(seconds)),
+            },
+        }
+    }
+
+    /// A warning for each table of a server that does not exist.
+    pub(super) fn unknown_servers(&self, exists: impl Fn(&str) -> bool) -> Vec<Message> {
+        let strangers = self.servers.iter().filter(|server| !exists(&server.name));
+        strangers
+            .map(|server| {
+                let text = format!(
+                    "Ignoring the table [server.{}] in {}, line {}: there is no such server",
+                    server.name,
+                    server.place.path.display(),
+                    server.place.line
+                );
+                Message::console(Level::Warning, text)
+            })
+            .collect()
+    }
+}
+
+/// Where the own options of a `barman.conf` are looked up.
+fn own_path(config_path: &Path) -> PathBuf {
+    config_path.with_file_name("walarch.toml")
+}
+
+fn read_table(
+    value: Spanned<DeValue<'_>>,
+    text: &str,
+    path: &Path,
+) -> Result<OwnTable, ConfigError> {
+    let start = value.span().start;
+    OwnTable::deserialize(ValueDeserializer::from(value)).map_err(|error| {
+        let offset = error.span().map_or(start, |span| span.start);
+        ConfigError::new(error.message())
+            .file(path)
+            .line(toml_file::line_of(text, offset))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<OwnTables, ConfigError> {
+        let dir = tempfile::tempdir().map_err(|e| ConfigError::new(e.to_string()))?;
+        let path = dir.path().join("barman.conf");
+        std::fs::write(own_path(&path), text).map_err(|e| ConfigError::new(e.to_string()))?;
+        OwnTables::beside(&path)
+    }
+
+    #[test]
+    fn a_server_overrides_all_servers() -> Result<(), ConfigError> {
+        let own = read(
+            "[walarch]\njobs = 3\nhook_timeout_s = 60\n\
+             [server.main]\nvalidate_wal = \"off\"\nhook_timeout_s = 0\n",
+        )?;
+        let main = own.of_server("main");
+        assert_eq!(
+            (main.jobs, main.validate_wal),
+            (NonZeroUsize::new(3), false)
+        );
+        assert_eq!(main.hook_timeout, None);
+        let other = own.of_server("other");
+        assert!(other.validate_wal);
+        assert_eq!(other.hook_timeout, Some(Duration::from_secs(60)));
+        assert_eq!(own.unknown_servers(|name| name == "main"), []);
+        assert!(
+            own.unknown_servers(|_| false)
+                .iter()
+                .any(|m| m.text.contains("line 4"))
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn mistakes_are_errors_with_their_line() {
+        for (text, line, word) in [
+            ("[walarch]\njob = 1\n", 2, "job"),
+            ("[walarch]\njobs = 0\n", 2, "nonzero"),
+            ("[walarch]\n\nhook_timeout_s = -1\n", 3, "-1"),
+            ("[walarch]\nvalidate_wal = \"maybe\"\n", 2, "\"off\""),
+            ("[server.main]\nx = 1\n", 2, "x"),
+            ("[main]\n", 1, "[server.NAME]"),
+            ("[server]\nmain = 1\n", 2, "integer"),
+            ("jobs\n", 1, ""),
+        ] {
+            let Err(error) = read(text) else {
+                panic!("{text:?} was accepted");
+            };
+            assert_eq!(error.line_number(), Some(line), "{text:?}: {error}");
+            assert!(error.to_string().contains(word), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_file_means_defaults() -> Result<(), ConfigError> {
+        let own = OwnTables::beside(Path::new("/nonexistent/barman.conf"))?;
+        assert_eq!(own.of_server("main"), OwnOptions::default());
+        Ok(())
+    }
+}
