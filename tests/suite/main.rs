@@ -1,1 +1,3 @@
 //! One test crate that drives the real binary. See `support` for homes, clusters and the real Barman.
+
+mod config;
