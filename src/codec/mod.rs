@@ -1,1 +1,46 @@
 //! Compression and encryption of WAL files as streams, and their recognition by magic bytes.
+//!
+//! ```text
+//! Encoder:  source --> compressor or filter --> gpg --> sink         pushes; no temporary files
+//! Decoder:  stored --> gpg --> decompressor or filter --> Read       pulls; errors at the latest at the end
+//! ```
+//!
+//! [`identify_compression`] and [`is_encrypted`] look at the first [`HEAD_SIZE_BYTES`] of a file. What the words low,
+//! medium and high mean, and the measurements behind that, is in `level`.
+
+mod command;
+mod compress;
+mod decoder;
+mod decompress;
+mod encoder;
+mod error;
+mod flow;
+mod gpg;
+mod level;
+mod lz4_frames;
+mod magic;
+mod openpgp;
+mod options;
+mod snappy_stream;
+
+pub use decoder::Decoder;
+pub use encoder::Encoder;
+pub use error::CodecError;
+pub use magic::{HEAD_SIZE_BYTES, identify_compression};
+pub use openpgp::is_encrypted;
+pub use options::CodecOptions;
+
+#[cfg(test)]
+mod tests;
+
+use crate::config::{Compression, Encryption};
+
+/// How the bytes of a stored WAL file are wrapped: compressed first, then encrypted. The last two columns of
+/// its xlogdb line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// The compression, by the name it has in the configuration.
+    pub compression: Option<Compression>,
+    /// The encryption around it.
+    pub encryption: Option<Encryption>,
+}
