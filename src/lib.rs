@@ -2,4 +2,5 @@
 
 pub mod codec;
 pub mod config;
+pub mod durable;
 pub mod wal;

@@ -1,2 +1,12 @@
 //! What PostgreSQL calls its WAL files and what stands in them: names, positions and page headers.
 //! Pure computation, no I/O.
+
+mod fault;
+mod lsn;
+mod name;
+mod page;
+
+pub use fault::{WalFault, find_fault};
+pub use lsn::{InvalidSegmentSize, Lsn, SegmentSize};
+pub use name::{NotAWalName, WalKind, WalName};
+pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};

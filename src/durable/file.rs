@@ -1,0 +1,163 @@
+//! Files: temporary ones that become visible in one step, and what makes bytes durable.
+
+use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::unistd::geteuid;
+
+/// A file under a name that nobody looks at. Dropping it removes it.
+#[derive(Debug)]
+pub struct Temporary {
+    path: PathBuf,
+    /// The file has left its temporary name, so that dropping must not touch that name again.
+    gone: bool,
+}
+
+/// What became of an attempt to publish a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// The file now has its final name.
+    Created,
+    /// The final name was taken; it was left as it is, and the temporary file is removed.
+    AlreadyExists,
+}
+
+impl Temporary {
+    /// Creates an empty file with this mode, less the process's umask.
+    ///
+    /// A leftover of a killed run under the same name is removed first, never opened: it may be a
+    /// hard link to a WAL file.
+    pub fn create(path: PathBuf, mode: u32) -> io::Result<(Self, File)> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(mode);
+        let file = without_leftover(&path, || options.open(&path))?;
+        Ok((Temporary { path, gone: false }, file))
+    }
+
+    /// Gives a file a second, temporary name, so that no byte needs to be copied.
+    ///
+    /// Fails where the file system cannot do that, with `EXDEV` across file systems.
+    pub fn link(source: &Path, path: PathBuf) -> io::Result<Self> {
+        without_leftover(&path, || fs::hard_link(source, &path))?;
+        Ok(Temporary { path, gone: false })
+    }
+
+    /// Gives the file its final name unless that name is taken.
+    ///
+    /// The name is durable only after [`sync_directory`](super::sync_directory).
+    pub fn publish(mut self, goal: &Path) -> io::Result<Publication> {
+        match renameat2(
+            AT_FDCWD,
+            &self.path,
+            AT_FDCWD,
+            goal,
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            Ok(()) => {
+                self.gone = true;
+                Ok(Publication::Created)
+            }
+            Err(Errno::EEXIST) => Ok(Publication::AlreadyExists),
+            // Network and user-space file systems without the flag: a link never overwrites either.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                match fs::hard_link(&self.path, goal) {
+                    Ok(()) => Ok(Publication::Created),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        Ok(Publication::AlreadyExists)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Gives the file its final name, replacing what is there, and makes that durable.
+    pub fn replace(mut self, goal: &Path) -> io::Result<()> {
+        fs::rename(&self.path, goal)?;
+        self.gone = true;
+        super::directory::sync_parent(goal)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.gone {
+            // A leftover is harmless and the next run removes it: nothing to report.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Runs an operation that must not find `path` taken; a leftover there is removed once.
+fn without_leftover<T>(path: &Path, operation: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match operation() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            operation()
+        }
+        other => other,
+    }
+}
+
+/// Gives a file the modification time, the mode and, as root, the owner of another one.
+pub fn keep_attributes(file: &File, like: &Metadata) -> io::Result<()> {
+    if geteuid().is_root() {
+        fchown(file, Some(like.uid()), Some(like.gid()))?;
+    }
+    // After fchown, which clears set-id bits.
+    file.set_permissions(like.permissions())?;
+    let mut times = FileTimes::new().set_modified(like.modified()?);
+    if let Ok(accessed) = like.accessed() {
+        times = times.set_accessed(accessed);
+    }
+    file.set_times(times)
+}
+
+/// Makes a file's bytes and attributes durable.
+///
+/// Some network file systems refuse to synchronise through a handle that cannot write (`EACCES`,
+/// `EBADF`); a writable one is tried then.
+pub fn sync_file(file: &File, path: &Path) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error)
+            if matches!(
+                error.raw_os_error().map(Errno::from_raw),
+                Some(Errno::EACCES | Errno::EBADF)
+            ) =>
+        {
+            OpenOptions::new().write(true).open(path)?.sync_all()
+        }
+        other => other,
+    }
+}
+
+/// Appends to a file and makes that durable; on an error the file has its former length again, if
+/// the file system lets us.
+pub fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let former_size_bytes = file.seek(SeekFrom::End(0))?;
+    let appended = file.write_all(bytes).and_then(|()| file.sync_data());
+    if appended.is_err() {
+        // The first error is the one to report; a torn line is repaired by the next run.
+        let _ = file.set_len(former_size_bytes);
+    }
+    appended
+}
+
+/// Cuts a file to a length. Durable with the next synchronisation.
+pub fn truncate(file: &File, size_bytes: u64) -> io::Result<()> {
+    file.set_len(size_bytes)
+}
+
+/// Removes a file; one that is already gone is no error. Durable after
+/// [`sync_directory`](super::sync_directory).
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,101 @@
+//! Barman's lock files: `flock(2)`, mode 0600, the holder's process number in the file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// How often a busy lock is asked again before it counts as held: every start of Barman holds each
+/// free lock for an instant, to see whether it is held.
+const PROBE_RETRIES: u32 = 5;
+
+/// The pause between two such attempts.
+const PROBE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a lock file may vanish under us before we call that an error.
+const VANISHED_MAX: u32 = 100;
+
+/// What to do when another process holds the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Report it, after a moment that outlasts the probes of other processes.
+    Never,
+    /// Wait for as long as it takes.
+    Forever,
+}
+
+/// A held lock. Dropping it releases it; the file stays, as Barman expects.
+#[derive(Debug)]
+pub struct LockFile {
+    _held: Flock<File>,
+}
+
+impl LockFile {
+    /// Takes the lock and writes our process number into its file, creating that if needed.
+    ///
+    /// Returns `None` when somebody else holds it and [`Wait::Never`] was asked for. A lock file
+    /// that was unlinked while we waited (Barman's cron removes idle ones) protects nothing: the
+    /// new file is opened and locked instead.
+    pub fn acquire(path: &Path, wait: Wait) -> io::Result<Option<Self>> {
+        for _ in 0..VANISHED_MAX {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)?;
+            let Some(mut held) = lock(file, wait)? else {
+                return Ok(None);
+            };
+            if !is_current(&held, path)? {
+                continue;
+            }
+            let owner = format!("{}\n", std::process::id());
+            held.rewind()?;
+            held.write_all(owner.as_bytes())?;
+            held.set_len(owner.len() as u64)?;
+            return Ok(Some(LockFile { _held: held }));
+        }
+        Err(io::Error::other(
+            "the lock file is removed as often as it is created",
+        ))
+    }
+}
+
+fn lock(file: File, wait: Wait) -> io::Result<Option<Flock<File>>> {
+    let mode = match wait {
+        Wait::Never => FlockArg::LockExclusiveNonblock,
+        Wait::Forever => FlockArg::LockExclusive,
+    };
+    let mut file = file;
+    let mut retries = PROBE_RETRIES;
+    loop {
+        match Flock::lock(file, mode) {
+            Ok(held) => return Ok(Some(held)),
+            Err((unlocked, Errno::EINTR)) => file = unlocked,
+            Err((_, Errno::EWOULDBLOCK)) if retries == 0 => return Ok(None),
+            Err((unlocked, Errno::EWOULDBLOCK)) => {
+                retries -= 1;
+                thread::sleep(PROBE_PAUSE);
+                file = unlocked;
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Whether the file we hold is still the one under that name.
+fn is_current(held: &File, path: &Path) -> io::Result<bool> {
+    let ours = held.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

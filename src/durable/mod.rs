@@ -1,0 +1,19 @@
+//! The only code that renames, links, unlinks, truncates or synchronises files, and the lock files.
+//!
+//! Everything that keeps WAL safe across a crash goes through here, so that it can be read, and
+//! made to fail in tests, in one place. The build refuses these calls elsewhere (`.clippy.toml`).
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the module they are reserved for"
+)]
+
+mod aside;
+mod directory;
+mod file;
+mod lock;
+
+pub use aside::move_aside;
+pub use directory::{create_directories, remove_directory, sync_directory};
+pub use file::{Publication, Temporary, append, keep_attributes, remove, sync_file, truncate};
+pub use lock::{LockFile, Wait};
