@@ -1,0 +1,153 @@
+//! Where WAL comes from.
+
+mod direct;
+mod file;
+mod identity;
+mod queue;
+mod streaming;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+pub use direct::Direct;
+pub use file::File;
+pub use identity::{IdentityError, system_identifier};
+pub use streaming::Streaming;
+
+use crate::config::ServerConfig;
+use crate::observe::{Event, Observer};
+use crate::storage::{Archive, SaveReport, SourceKeeper, WalFile};
+
+/// What one run of an archiver may take.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Every file that can be archived, in the order in which it should be.
+    pub files: Vec<WalFile>,
+    /// How many of them this run takes at most.
+    pub limit: Option<NonZeroUsize>,
+    /// Objects that do not belong into the queue, in order.
+    pub strangers: Vec<PathBuf>,
+    /// How many objects lie in the queue, hidden ones aside.
+    pub listed: usize,
+}
+
+impl Batch {
+    /// How many files this run means to archive.
+    pub fn chosen(&self) -> usize {
+        self.limit
+            .map_or(self.files.len(), |limit| self.files.len().min(limit.get()))
+    }
+}
+
+/// A queue of WAL files.
+///
+/// # Contract
+///
+/// [`next_batch`](Self::next_batch) reads the queue's directory once and opens no file. It offers
+/// only what is complete: never a file that is still being received, and never the one that a
+/// receiver needs to find its place again.
+pub trait WalArchiver: SourceKeeper {
+    /// What Barman calls this way of archiving: "file archival" or "streaming".
+    fn name(&self) -> &'static str;
+
+    /// What is there to be archived. A directory that is not there is an empty one.
+    fn next_batch(&self) -> io::Result<Batch>;
+
+    /// Moves an object that does not belong into the queue to the errors directory.
+    fn set_stranger_aside(&self, path: &std::path::Path) -> io::Result<PathBuf>;
+}
+
+/// The archivers that a server has configured, in the order in which they run: streaming first, so
+/// that what was received twice is a duplicate in `incoming`, where nobody resumes from it.
+pub fn archivers(server: &ServerConfig) -> Vec<Box<dyn WalArchiver>> {
+    let mut archivers: Vec<Box<dyn WalArchiver>> = Vec::new();
+    if server.streaming_archiver {
+        archivers.push(Box::new(Streaming::new(server)));
+    }
+    if server.archiver {
+        archivers.push(Box::new(File::new(server)));
+    }
+    archivers
+}
+
+/// Why an archiver could not do its work; failures of single files go to the observer.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiverError {
+    /// The queue cannot be read.
+    #[error("cannot read the queue of {archiver}: {source}")]
+    Queue {
+        /// The archiver's name.
+        archiver: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A stranger cannot be moved away.
+    #[error("cannot move {} to the errors directory: {source}", path.display())]
+    Stranger {
+        /// The object.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Archives one batch and clears the queue of strangers.
+pub fn run(
+    archiver: &dyn WalArchiver,
+    archive: &Archive<'_>,
+    observer: &dyn Observer,
+) -> Result<SaveReport, ArchiverError> {
+    let name = archiver.name();
+    let batch = archiver
+        .next_batch()
+        .map_err(|source| ArchiverError::Queue {
+            archiver: name,
+            source,
+        })?;
+    let chosen = batch.chosen();
+    observer.notice(&Event::BatchChosen {
+        archiver: name,
+        listed: batch.listed,
+        chosen,
+    });
+    let report = archive.save(&batch.files, batch.limit, archiver, observer);
+    if chosen == 0 {
+        observer.notice(&Event::NothingFound);
+    }
+    if !batch.strangers.is_empty() && !report.stopped {
+        set_strangers_aside(archiver, &batch.strangers, observer)?;
+    }
+    Ok(report)
+}
+
+fn set_strangers_aside(
+    archiver: &dyn WalArchiver,
+    strangers: &[PathBuf],
+    observer: &dyn Observer,
+) -> Result<(), ArchiverError> {
+    let names: Vec<String> = strangers
+        .iter()
+        .map(|path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    observer.notice(&Event::StrangersFound { names: &names });
+    for path in strangers {
+        match archiver.set_stranger_aside(path) {
+            // Somebody else took it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(ArchiverError::Stranger {
+                    path: path.clone(),
+                    source,
+                });
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}

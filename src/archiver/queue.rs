@@ -1,0 +1,117 @@
+//! A directory in which WAL files wait.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::config::ServerConfig;
+use crate::durable;
+use crate::storage::WalFile;
+use crate::wal::WalName;
+
+/// The directory of one archiver, and where its outcasts go.
+#[derive(Debug)]
+pub(super) struct Queue {
+    directory: PathBuf,
+    errors_directory: PathBuf,
+}
+
+/// What lies in a queue, sorted by name.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) files: Vec<WalFile>,
+    pub(super) strangers: Vec<PathBuf>,
+    pub(super) listed: usize,
+}
+
+impl Queue {
+    pub(super) fn new(directory: &Path, server: &ServerConfig) -> Self {
+        Queue {
+            directory: directory.to_owned(),
+            errors_directory: server.errors_directory.clone(),
+        }
+    }
+
+    /// Reads the directory once. Hidden objects are nobody's business; temporary ones (`.tmp`) are
+    /// counted, as Barman does, and left alone.
+    pub(super) fn list(&self) -> io::Result<Listing> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!("{} does not exist", self.directory.display());
+                return Ok(Listing::default());
+            }
+            entries => entries?,
+        };
+        let mut listing = Listing::default();
+        for entry in entries {
+            let entry = entry?;
+            let file_name = entry.file_name();
+            if file_name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            listing.listed += 1;
+            if file_name.as_encoded_bytes().ends_with(b".tmp") {
+                continue;
+            }
+            match wal_name(&file_name).filter(|_| is_file(&entry)) {
+                Some(name) => listing.files.push(WalFile {
+                    name,
+                    path: entry.path(),
+                }),
+                None => listing.strangers.push(entry.path()),
+            }
+        }
+        listing.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        listing.strangers.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Removes files and makes that durable.
+    pub(super) fn remove(&self, files: &[&WalFile]) -> io::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        files
+            .iter()
+            .try_for_each(|wal| durable::remove(&wal.path))?;
+        durable::sync_directory(&self.directory)
+    }
+
+    /// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between
+    /// where that name is taken.
+    pub(super) fn move_to_errors(&self, path: &Path, suffix: &str) -> io::Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default();
+        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
+        durable::move_aside(path, &self.errors_directory, names)
+    }
+}
+
+fn errors_name(name: &OsStr, stamp: &str, number: usize, suffix: &str) -> OsString {
+    let mut errors_name = name.to_owned();
+    errors_name.push(match number {
+        0 => format!(".{stamp}.{suffix}"),
+        _ => format!(".{stamp}.{number}.{suffix}"),
+    });
+    errors_name
+}
+
+fn wal_name(file_name: &OsStr) -> Option<WalName> {
+    WalName::parse(file_name.to_str()?).ok()
+}
+
+/// Whether an entry is a file or a link to one. One that is gone by now was one: whoever opens it
+/// will see.
+fn is_file(entry: &DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if kind.is_symlink() => match fs::metadata(entry.path()) {
+            Ok(metadata) => metadata.is_file(),
+            Err(_) => entry.path().symlink_metadata().is_err(),
+        },
+        Ok(kind) => kind.is_file(),
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,25 @@
+//! What walarch's exit status means.
+
+use std::process;
+
+/// The exit status of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCode {
+    /// Everything that was asked for is done. Of a command that archives one file: that file is
+    /// durable in the archive, with exactly its bytes.
+    Success,
+    /// Something failed; it was printed and logged.
+    Failure,
+    /// The command line makes no sense.
+    Usage,
+}
+
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        process::ExitCode::from(match code {
+            ExitCode::Success => 0,
+            ExitCode::Failure => 1,
+            ExitCode::Usage => 2,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! The command line: one file per command, the writers, the log and the exit codes.
+
+mod archive_wal;
+mod args;
+mod exit_code;
+mod generate;
+mod log;
+mod output;
+mod privileges;
+mod rebuild_xlogdb;
+mod redact;
+mod report;
+mod servers;
+mod show;
+
+use std::process;
+
+use clap::{CommandFactory, Parser};
+
+use crate::config::{Config, ConfigError, ConfigFile};
+use args::{Args, Command};
+pub use exit_code::ExitCode;
+use output::Output;
+
+/// Runs the command that the process was started with.
+pub fn main() -> process::ExitCode {
+    match Args::try_parse() {
+        Ok(args) => run(args).into(),
+        Err(error) => {
+            // Help and version end up here, too; nothing can be done if they cannot be printed.
+            let _ = error.print();
+            if error.use_stderr() {
+                ExitCode::Usage.into()
+            } else {
+                ExitCode::Success.into()
+            }
+        }
+    }
+}
+
+fn run(args: Args) -> ExitCode {
+    let output = Output::new(&args);
+    match &args.command {
+        None => generate::help(&mut Args::command()),
+        Some(Command::Completion { shell }) => generate::completion(*shell, Args::command()),
+        Some(Command::Man { command }) => {
+            generate::man(command.as_deref(), Args::command(), &output);
+        }
+        Some(command) => match configure(&args) {
+            Ok(config) => run_configured(command, config, &output),
+            Err(message) => output.error(&message),
+        },
+    }
+    output.close()
+}
+
+/// Reads the configuration, becomes its user and opens the log, in the order in which each needs
+/// the other.
+fn configure(args: &Args) -> Result<Config, String> {
+    let text = |error: ConfigError| error.to_string();
+    let file = ConfigFile::find(args.config.as_deref()).map_err(text)?;
+    let global = file.global();
+    privileges::become_user(&global.barman_user)?;
+    let level = args.log_level.as_deref().or(global.log_level.as_deref());
+    log::open(global.log_file.as_deref(), level, &global.log_format);
+    file.load().map_err(text)
+}
+
+fn run_configured(command: &Command, config: Config, output: &Output) {
+    servers::report(&config.messages, output);
+    match command {
+        Command::ArchiveWal {
+            server_name,
+            wal_path,
+        } => {
+            archive_wal::run(config, server_name, wal_path.as_deref(), output);
+        }
+        Command::RebuildXlogdb { server_names } => {
+            rebuild_xlogdb::run(config, server_names, output)
+        }
+        Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
+        Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
+        Command::Completion { .. } | Command::Man { .. } => {}
+    }
+}

@@ -1,0 +1,186 @@
+//! Turns what happens while archiving into Barman's lines, the log and a progress bar.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IsTerminal};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use super::output::Output;
+use crate::observe::{Event, Observer};
+
+/// From this many files on, a person at a terminal wants to see how it goes.
+const PROGRESS_FILES_MIN: usize = 16;
+
+/// How often at most the bar is drawn, in milliseconds.
+const PROGRESS_INTERVAL_MS: u64 = 100;
+
+/// Reports a run over a queue.
+pub(super) struct Reporter<'a> {
+    output: &'a Output,
+    server: &'a str,
+    archiver: RefCell<String>,
+    chosen: Cell<usize>,
+    archived_size_bytes: Cell<u64>,
+    bar: RefCell<Option<ProgressBar>>,
+}
+
+impl<'a> Reporter<'a> {
+    pub(super) fn new(output: &'a Output, server: &'a str) -> Self {
+        Reporter {
+            output,
+            server,
+            archiver: RefCell::default(),
+            chosen: Cell::new(0),
+            archived_size_bytes: Cell::new(0),
+            bar: RefCell::default(),
+        }
+    }
+
+    fn begin_batch(&self, archiver: &str, listed: usize, chosen: usize) {
+        let server = self.server;
+        self.archiver.replace(archiver.to_owned());
+        self.chosen.set(chosen);
+        let mut header = format!("Processing xlog segments from {archiver} for {server}");
+        if chosen == 0 {
+            tracing::info!("No xlog segments found from {archiver} for {server}.");
+        } else if listed > chosen {
+            tracing::info!(
+                "Found {listed} xlog segments from {archiver} for {server}. \
+                 Archive a batch of {chosen} segments in this run."
+            );
+            header.push_str(&format!(" (batch size: {chosen})"));
+        } else {
+            tracing::info!(
+                "Found {listed} xlog segments from {archiver} for {server}. \
+                 Archive all segments in one run."
+            );
+        }
+        self.output.line(&header);
+        self.begin_progress(chosen);
+    }
+
+    fn begin_progress(&self, chosen: usize) {
+        let wanted = chosen >= PROGRESS_FILES_MIN && io::stderr().is_terminal();
+        if !wanted || self.output.is_quiet() {
+            return;
+        }
+        let bar = ProgressBar::new(chosen as u64);
+        if let Ok(style) =
+            ProgressStyle::with_template("{wide_bar} {pos}/{len} files, {msg}, {eta} left")
+        {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(std::time::Duration::from_millis(PROGRESS_INTERVAL_MS));
+        self.output.set_progress(Some(bar.clone()));
+        self.bar.replace(Some(bar));
+    }
+
+    fn advance_progress(&self, source_size_bytes: u64) {
+        let total = self.archived_size_bytes.get() + source_size_bytes;
+        self.archived_size_bytes.set(total);
+        if let Some(bar) = &*self.bar.borrow() {
+            bar.inc(1);
+            let rate = total as f64 / bar.elapsed().as_secs_f64().max(0.001);
+            bar.set_message(format!(
+                "{}, {}/s",
+                HumanBytes(total),
+                HumanBytes(rate as u64)
+            ));
+        }
+    }
+
+    fn end_progress(&self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            self.output.set_progress(None);
+        }
+    }
+}
+
+impl Drop for Reporter<'_> {
+    fn drop(&mut self) {
+        self.end_progress();
+    }
+}
+
+impl Observer for Reporter<'_> {
+    fn notice(&self, event: &Event<'_>) {
+        let (output, server) = (self.output, self.server);
+        match event {
+            Event::BatchChosen {
+                archiver,
+                listed,
+                chosen,
+            } => {
+                self.end_progress();
+                self.begin_batch(archiver, *listed, *chosen);
+            }
+            Event::Archiving { number, name } => {
+                let (chosen, archiver) = (self.chosen.get(), self.archiver.borrow());
+                tracing::info!(
+                    "Archiving segment {number} of {chosen} from {archiver}: {server}/{name}"
+                );
+                output.line(&format!("\t{name}"));
+            }
+            Event::Archived {
+                source_size_bytes, ..
+            } => self.advance_progress(*source_size_bytes),
+            Event::DuplicateSetAside { name, path } => {
+                tracing::warn!("{server}/{name} moved to {}", path.display());
+                output.info(&format!(
+                    "\tError: {name} is already present in server {server}. \
+                     File moved to errors directory."
+                ));
+            }
+            Event::Failed { error, .. } => output.error_with_hint(error, error.hint()),
+            Event::AbortedByHook { name, reason } => {
+                tracing::warn!(
+                    "Archiving of {server}/{name} aborted by pre_archive_retry_script. \
+                     Reason: {reason}"
+                );
+            }
+            Event::NothingFound => output.line("\tno file found"),
+            Event::StrangersFound { names } => self.strangers(names),
+        }
+    }
+}
+
+impl Reporter<'_> {
+    fn strangers(&self, names: &[String]) {
+        let (server, archiver) = (self.server, self.archiver.borrow());
+        self.output.line(&format!(
+            "Some unknown objects have been found while processing xlog segments for {server}. \
+             Objects moved to errors directory:"
+        ));
+        tracing::warn!(
+            "Archiver is about to move {} unexpected file(s) to errors directory for {server} \
+             from {archiver}",
+            names.len()
+        );
+        for name in names {
+            self.output.line(&format!("\t{name}"));
+            tracing::warn!("Moving unexpected file for {server} from {archiver}: {name}");
+        }
+    }
+}
+
+/// Reports the archiving of one file for `archive_command`: PostgreSQL's log wants errors only.
+pub(super) struct DirectReporter<'a> {
+    pub(super) output: &'a Output,
+    pub(super) server: &'a str,
+}
+
+impl Observer for DirectReporter<'_> {
+    fn notice(&self, event: &Event<'_>) {
+        let server = self.server;
+        match event {
+            Event::Archived { name, .. } => tracing::info!("Archived {server}/{name}"),
+            Event::Failed { error, .. } => self.output.error_with_hint(error, error.hint()),
+            Event::AbortedByHook { name, reason } => {
+                self.output
+                    .error(&format!("{server}/{name} was not archived: {reason}"));
+            }
+            _ => {}
+        }
+    }
+}

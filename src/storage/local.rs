@@ -1,0 +1,376 @@
+//! A directory of this host, laid out as Barman lays it out.
+
+use std::collections::{BTreeMap, HashSet};
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{
+    AroundDelete, Recognition, SealedWal, Source, StagedWal, StorageError, StoredWal,
+    WalStorageStrategy,
+};
+use crate::catalog::{WalFileInfo, modification_time_s};
+use crate::codec::{self, Encoding, HEAD_SIZE_BYTES};
+use crate::config::{Encryption, ServerConfig};
+use crate::durable::{self, Publication, Temporary};
+use crate::wal::WalName;
+
+/// Nobody else reads a file that is still being written.
+const STAGED_MODE: u32 = 0o600;
+
+/// `wals_directory`: segments in one directory per 4 GiB of WAL, history files beside those.
+#[derive(Debug)]
+pub struct Local {
+    root: PathBuf,
+    xlogdb_name: String,
+    recognition: Recognition,
+    /// Directories whose own names this process has made durable.
+    anchored: Mutex<HashSet<PathBuf>>,
+}
+
+impl Local {
+    /// `root` is the server's `wals_directory`. Touches nothing.
+    pub fn new(root: &Path, server: &ServerConfig) -> Self {
+        Local {
+            root: root.to_owned(),
+            xlogdb_name: format!("{}-xlog.db", server.name),
+            recognition: Recognition::new(server),
+            anchored: Mutex::default(),
+        }
+    }
+
+    fn directory(&self, name: &WalName) -> PathBuf {
+        match name.hash_directory() {
+            Some(directory) => self.root.join(directory),
+            None => self.root.clone(),
+        }
+    }
+
+    fn path(&self, name: &WalName) -> PathBuf {
+        self.directory(name).join(name.as_str())
+    }
+
+    /// Hidden, and with the ending that Barman's `rebuild-xlogdb` passes over. One name per WAL
+    /// file: the archive lock keeps a second process away, and a leftover is found without looking.
+    fn temporary_path(&self, name: &WalName) -> PathBuf {
+        self.directory(name).join(format!(".{name}.tmp"))
+    }
+
+    fn error<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> StorageError + 'a {
+        move |source| StorageError {
+            action,
+            location: path.display().to_string(),
+            source,
+        }
+    }
+
+    /// Makes sure that the directory of a file exists and will outlive a crash.
+    fn prepare_directory(&self, name: &WalName) -> Result<(), StorageError> {
+        let directory = self.directory(name);
+        // A second worker must not go on before the first one has made the name durable.
+        let _one_at_a_time = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
+        durable::create_directories(&directory).map_err(Self::error("create", &directory))
+    }
+
+    fn stored(&self, name: WalName, path: &Path) -> io::Result<StoredWal> {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let mut head = Vec::with_capacity(HEAD_SIZE_BYTES);
+        (&mut file)
+            .take(HEAD_SIZE_BYTES as u64)
+            .read_to_end(&mut head)?;
+        let encryption = codec::is_encrypted(&head).then_some(Encryption::Gpg);
+        let compression = match encryption {
+            // What is inside cannot be seen.
+            Some(_) => None,
+            None => self.recognition.of_stored(&head),
+        };
+        Ok(StoredWal {
+            info: WalFileInfo {
+                name,
+                size_bytes: metadata.size(),
+                modified_s: modification_time_s(&metadata),
+                compression: compression.map(|codec| codec.name().to_owned()),
+                encryption: encryption.map(|encryption| encryption.name().to_owned()),
+            },
+            location: path.display().to_string(),
+            is_durable: false,
+        })
+    }
+
+    /// Passes the WAL files among the entries of a hash directory to `visit`.
+    fn list_directory(
+        &self,
+        directory: &Path,
+        visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for entry in sorted_names(directory)? {
+            let path = directory.join(&entry);
+            let name = entry.to_str().and_then(|name| WalName::parse(name).ok());
+            match name.filter(|name| name.hash_directory().is_some()) {
+                _ if path.is_dir() => {
+                    tracing::warn!(
+                        "unexpected directory in the WAL archive: {}",
+                        path.display()
+                    );
+                }
+                Some(name) => visit(self.stored(name, &path)?)?,
+                None => tracing::warn!("unexpected file in the WAL archive: {}", path.display()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes files of one directory; true for `whole` means that nothing else is in it.
+    fn delete_in(
+        &self,
+        wals: &[&WalFileInfo],
+        whole: bool,
+        around: &mut dyn AroundDelete,
+    ) -> Result<Vec<WalName>, Box<dyn Error + Send + Sync>> {
+        let mut deleted = Vec::new();
+        let steps: Vec<&[&WalFileInfo]> = if whole {
+            vec![wals]
+        } else {
+            wals.chunks(1).collect()
+        };
+        for step in steps {
+            for wal in step {
+                around.before(wal, &self.location(&wal.name))?;
+            }
+            for wal in step {
+                let path = self.path(&wal.name);
+                let removed = durable::remove(&path).map_err(Self::error("delete", &path));
+                around.after(wal, &self.location(&wal.name), removed.as_ref().err());
+                deleted.extend(removed.is_ok().then(|| wal.name.clone()));
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+impl WalStorageStrategy for Local {
+    fn location(&self, name: &WalName) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn find(&self, name: &WalName) -> Result<Option<StoredWal>, StorageError> {
+        let path = self.path(name);
+        match self.stored(name.clone(), &path) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Self::error("read", &path)(error)),
+        }
+    }
+
+    fn open(&self, stored: &StoredWal) -> Result<Box<dyn Read + Send>, StorageError> {
+        let path = self.path(&stored.info.name);
+        match File::open(&path) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(error) => Err(Self::error("open", &path)(error)),
+        }
+    }
+
+    fn stage(&self, source: &Source) -> Result<Box<dyn StagedWal>, StorageError> {
+        self.prepare_directory(&source.name)?;
+        let path = self.temporary_path(&source.name);
+        let (temporary, file) =
+            Temporary::create(path.clone(), STAGED_MODE).map_err(Self::error("create", &path))?;
+        Ok(Box::new(Staged {
+            sealed: Sealed {
+                temporary,
+                goal: self.path(&source.name),
+                info: source.info(),
+            },
+            file,
+            path,
+            source: source.metadata.clone(),
+        }))
+    }
+
+    fn adopt(&self, source: &Source) -> Result<Option<Box<dyn SealedWal>>, StorageError> {
+        // A symbolic link is not the file; a file with another name may be changed through that.
+        let named = fs::symlink_metadata(&source.path).ok();
+        let is_alone = named.is_some_and(|named| named.is_file() && named.nlink() == 1);
+        if !source.is_ours || !is_alone {
+            return Ok(None);
+        }
+        self.prepare_directory(&source.name)?;
+        let path = self.temporary_path(&source.name);
+        match Temporary::link(&source.path, path) {
+            Ok(temporary) => {
+                durable::sync_file(&source.file, &source.path)
+                    .map_err(Self::error("synchronise", &source.path))?;
+                let goal = self.path(&source.name);
+                Ok(Some(Box::new(Sealed {
+                    temporary,
+                    goal,
+                    info: source.info(),
+                })))
+            }
+            // Another file system, or one without hard links: a copy will do, and if the trouble
+            // is a different one, the copy will meet it and report it.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for stored in published {
+            let path = self.path(&stored.info.name);
+            if !stored.is_durable {
+                File::open(&path)
+                    .and_then(|file| durable::sync_file(&file, &path))
+                    .map_err(Self::error("synchronise", &path))?;
+            }
+            let directory = self.directory(&stored.info.name);
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
+        let mut anchored = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
+        // A directory may be there because a run created it that was cut off before it could make
+        // the name durable. So the root is synchronised once for each directory that is new to us.
+        if directories
+            .iter()
+            .any(|directory| !anchored.contains(directory))
+        {
+            directories.push(self.root.clone());
+        }
+        for directory in directories {
+            durable::sync_directory(&directory).map_err(Self::error("synchronise", &directory))?;
+            anchored.insert(directory);
+        }
+        Ok(())
+    }
+
+    fn list(
+        &self,
+        visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        for entry in sorted_names(&self.root).map_err(Self::error("read", &self.root))? {
+            let path = self.root.join(&entry);
+            let text = entry.to_string_lossy();
+            let listed = if path.is_dir() {
+                self.list_directory(&path, visit)
+            } else if text.starts_with(&self.xlogdb_name) {
+                Ok(())
+            } else {
+                match WalName::parse(&text) {
+                    Ok(name) if name.hash_directory().is_none() => {
+                        self.stored(name, &path).and_then(&mut *visit)
+                    }
+                    _ => {
+                        tracing::warn!("unexpected file in the WAL archive: {}", path.display());
+                        Ok(())
+                    }
+                }
+            };
+            listed.map_err(Self::error("read", &path))?;
+        }
+        Ok(())
+    }
+
+    fn delete(
+        &self,
+        wals: &[WalFileInfo],
+        around: &mut dyn AroundDelete,
+    ) -> Result<Vec<WalName>, Box<dyn Error + Send + Sync>> {
+        let mut by_directory: BTreeMap<PathBuf, Vec<&WalFileInfo>> = BTreeMap::new();
+        for wal in wals {
+            by_directory
+                .entry(self.directory(&wal.name))
+                .or_default()
+                .push(wal);
+        }
+        let mut deleted = Vec::new();
+        for (directory, group) in by_directory {
+            let going: HashSet<&str> = group.iter().map(|wal| wal.name.as_str()).collect();
+            let whole = directory != self.root
+                && sorted_names(&directory).is_ok_and(|names| {
+                    names
+                        .iter()
+                        .all(|name| name.to_str().is_some_and(|name| going.contains(name)))
+                });
+            deleted.extend(self.delete_in(&group, whole, around)?);
+            let emptied = directory != self.root
+                && durable::remove_directory(&directory)
+                    .map_err(Self::error("delete", &directory))?;
+            if !emptied && directory.is_dir() {
+                durable::sync_directory(&directory)
+                    .map_err(Self::error("synchronise", &directory))?;
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+struct Staged {
+    sealed: Sealed,
+    file: File,
+    path: PathBuf,
+    source: fs::Metadata,
+}
+
+struct Sealed {
+    temporary: Temporary,
+    goal: PathBuf,
+    info: WalFileInfo,
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl StagedWal for Staged {
+    fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {
+        let Staged {
+            mut sealed,
+            file,
+            path,
+            source,
+        } = *self;
+        let size_bytes = durable::keep_attributes(&file, &source)
+            .and_then(|()| durable::sync_file(&file, &path))
+            .and_then(|()| Ok(file.metadata()?.size()))
+            .map_err(Local::error("write", &path))?;
+        sealed.info.size_bytes = size_bytes;
+        sealed.info.compression = encoding.compression.map(|codec| codec.name().to_owned());
+        sealed.info.encryption = encoding
+            .encryption
+            .map(|encryption| encryption.name().to_owned());
+        Ok(Box::new(sealed))
+    }
+}
+
+impl SealedWal for Sealed {
+    fn info(&self) -> &WalFileInfo {
+        &self.info
+    }
+
+    fn publish(self: Box<Self>) -> Result<Publication, StorageError> {
+        self.temporary
+            .publish(&self.goal)
+            .map_err(Local::error("publish", &self.goal))
+    }
+}

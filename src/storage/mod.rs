@@ -1,0 +1,193 @@
+//! Where WAL goes, and the one pipeline that takes it there.
+//!
+//! A [`WalStorageStrategy`] knows how to keep files; [`Archive::save`] knows the order in which a
+//! file must be staged, published, listed and removed from its source so that no crash can lose it.
+
+#[cfg(test)]
+mod conformance;
+mod local;
+#[cfg(test)]
+mod memory;
+mod recognition;
+mod save;
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::fs::{File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+pub use local::Local;
+pub use recognition::Recognition;
+pub use save::{Archive, SaveError, SaveReport, SetAside, SourceKeeper, Validation, WalFile};
+
+use crate::catalog::{
+    ArchiveContents, Catalog, CatalogError, RebuildCounts, WalFileInfo, modification_time_s,
+};
+use crate::codec::Encoding;
+use crate::config::Compression;
+use crate::durable::Publication;
+use crate::wal::WalName;
+
+/// Why a storage could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {location}: {source}")]
+#[non_exhaustive]
+pub struct StorageError {
+    /// A verb phrase.
+    pub action: &'static str,
+    /// The file or object concerned.
+    pub location: String,
+    /// The answer of the system below.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A WAL file that was opened to be archived.
+#[derive(Debug)]
+pub struct Source {
+    /// The file's name.
+    pub name: WalName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Open for reading, at its beginning.
+    pub file: File,
+    /// Size, modification time, mode and owner, which the archived file keeps.
+    pub metadata: Metadata,
+    /// The codec that its bytes carry already, because the sender compressed it.
+    pub carried: Option<Compression>,
+    /// Whether the file is ours to give away. One that PostgreSQL will use again must be copied.
+    pub is_ours: bool,
+}
+
+impl Source {
+    /// What xlogdb would say if the file were stored as it is.
+    pub fn info(&self) -> WalFileInfo {
+        WalFileInfo {
+            name: self.name.clone(),
+            size_bytes: self.metadata.size(),
+            modified_s: modification_time_s(&self.metadata),
+            compression: self.carried.map(|codec| codec.name().to_owned()),
+            encryption: None,
+        }
+    }
+}
+
+/// A file under its final name in the archive.
+#[derive(Clone, Debug)]
+pub struct StoredWal {
+    /// What xlogdb says of it, or should say.
+    pub info: WalFileInfo,
+    /// Where it is, as a person or a hook script would name it.
+    pub location: String,
+    /// Whether its bytes are known to be durable. A file that was found rather than written may
+    /// have been left by a run that was cut off.
+    pub is_durable: bool,
+}
+
+/// Where WAL goes.
+///
+/// # Contract
+///
+/// A file passes through [`stage`](Self::stage), [`StagedWal::seal`] and [`SealedWal::publish`]; it
+/// is safe once [`sync`](Self::sync) has returned. Until `publish` nobody sees it. `publish` never
+/// replaces a file. What was staged or sealed but not published leaves nothing behind when it is
+/// dropped, and a leftover of a killed process under the same name does not disturb.
+///
+/// # Threads
+///
+/// `find`, `open`, `stage`, `adopt` and `seal` run on worker threads, for different files at a time;
+/// `publish` and `sync` on one.
+pub trait WalStorageStrategy: Debug + Send + Sync {
+    /// Where a file of this name is, or would be.
+    fn location(&self, name: &WalName) -> String;
+
+    /// Looks for a file under its final name. Absence is no error.
+    fn find(&self, name: &WalName) -> Result<Option<StoredWal>, StorageError>;
+
+    /// Opens a file for reading its stored form: compressed and encrypted as it is.
+    fn open(&self, stored: &StoredWal) -> Result<Box<dyn Read + Send>, StorageError>;
+
+    /// A private place for the stored form of `source`.
+    fn stage(&self, source: &Source) -> Result<Box<dyn StagedWal>, StorageError>;
+
+    /// Takes over the bytes of `source` as they are without copying them, if this storage can;
+    /// they are durable then. `None` means that the caller must write a copy.
+    fn adopt(&self, source: &Source) -> Result<Option<Box<dyn SealedWal>>, StorageError>;
+
+    /// Makes files durable under their final names: one step for all of them.
+    fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError>;
+
+    /// Passes every archived file to `visit`, sorted by directory and name as Barman lists them,
+    /// and stops at the first error.
+    fn list(
+        &self,
+        visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Deletes files and returns the names of those that are gone, durably.
+    ///
+    /// `around` is told of every file before and after. Where all files of a directory go, they go
+    /// in one step: first everything is announced, then deleted, then reported. A file that cannot
+    /// be deleted is reported and does not stop the others; a refusal of `around` stops everything
+    /// not yet announced.
+    fn delete(
+        &self,
+        wals: &[WalFileInfo],
+        around: &mut dyn AroundDelete,
+    ) -> Result<Vec<WalName>, Box<dyn Error + Send + Sync>>;
+}
+
+/// Is told of each file that a storage deletes.
+pub trait AroundDelete {
+    /// Before the file goes. An error keeps it.
+    fn before(
+        &mut self,
+        wal: &WalFileInfo,
+        location: &str,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// After the attempt; `error` says why the file is still there.
+    fn after(&mut self, wal: &WalFileInfo, location: &str, error: Option<&StorageError>);
+}
+
+/// Invisible, not durable. Dropping it undoes it.
+pub trait StagedWal: Write + Send {
+    /// Makes the bytes written so far durable, with the source's modification time, mode and, as
+    /// root, owner.
+    fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError>;
+}
+
+/// Durable bytes, still invisible. Dropping it undoes it.
+pub trait SealedWal: Send {
+    /// What xlogdb will say of the file.
+    fn info(&self) -> &WalFileInfo;
+
+    /// Gives the file its final name, unless that is taken.
+    fn publish(self: Box<Self>) -> Result<Publication, StorageError>;
+}
+
+/// A storage, as xlogdb asks it.
+struct Contents<'a>(&'a dyn WalStorageStrategy);
+
+impl ArchiveContents for Contents<'_> {
+    fn look_up(&self, name: &WalName) -> Result<Option<WalFileInfo>, Box<dyn Error + Send + Sync>> {
+        Ok(self.0.find(name)?.map(|stored| stored.info))
+    }
+
+    fn visit_all(
+        &self,
+        visit: &mut dyn FnMut(WalFileInfo) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.0.list(&mut |stored| visit(stored.info))
+    }
+}
+
+/// Writes xlogdb anew from what a storage holds.
+pub fn rebuild(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+) -> Result<RebuildCounts, CatalogError> {
+    catalog.rebuild(&Contents(storage))
+}

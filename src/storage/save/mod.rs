@@ -1,0 +1,404 @@
+//! The save pipeline: from a queue of files to durable, listed archive entries.
+//!
+//! Worker threads stage files in any order; one committer publishes them strictly in the order of
+//! the queue. The steps of a commit, and why they come in this order, are in `commit`.
+
+mod commit;
+mod compare;
+mod pool;
+mod prepare;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Recognition, StorageError, WalStorageStrategy};
+use crate::catalog::{Catalog, CatalogError};
+use crate::codec::{CodecError, Decoder, Encoder};
+use crate::hooks::{Hooks, Refusal, Subject, Work};
+use crate::observe::{Event, Observer};
+use crate::wal::{WalFault, WalName};
+use commit::FileResult;
+
+/// A file that waits to be archived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalFile {
+    /// Its name.
+    pub name: WalName,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Why a file is taken out of the queue without being archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetAside {
+    /// The archive holds different content under its name, or content that cannot be compared.
+    Duplicate,
+    /// It cannot be the segment that its name promises.
+    Invalid,
+}
+
+impl SetAside {
+    /// The last part of the name in the errors directory.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            SetAside::Duplicate => "duplicate",
+            SetAside::Invalid => "invalid",
+        }
+    }
+}
+
+/// Knows what becomes of sources.
+///
+/// # Threads
+///
+/// Called on the committing thread, but for the two questions, which workers ask.
+pub trait SourceKeeper: Debug + Sync {
+    /// Whether the sources are ours to give away; if not, they are only ever read.
+    fn is_ours(&self) -> bool;
+
+    /// Whether a sender may have compressed the files.
+    fn may_be_compressed(&self) -> bool;
+
+    /// Removes sources that are durable in the archive, and makes that durable.
+    fn retire(&self, durable: &[&WalFile]) -> io::Result<()>;
+
+    /// Takes a file out of the queue, never overwriting anything, and returns where it is now;
+    /// `None` if it stays where it was.
+    fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>>;
+}
+
+/// Why a file was not archived.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The source cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Source {
+        /// The source.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The source cannot be the segment that its name promises.
+    #[error("{name} was not archived: {fault}{}", moved_text(moved_to))]
+    Invalid {
+        /// The file.
+        name: WalName,
+        /// The evidence.
+        fault: WalFault,
+        /// Where it is now, if it was moved.
+        moved_to: Option<PathBuf>,
+    },
+    /// The archive holds something else under this name, and the source must stay where it is.
+    #[error("{name} was not archived: {location} is already there with different content")]
+    Different {
+        /// The file.
+        name: WalName,
+        /// The archived file.
+        location: String,
+    },
+    /// The archived file of the same name cannot be read, so that the two cannot be compared.
+    #[error(
+        "{name} was not archived: the file of that name in the archive, {location}, cannot be read: {source}"
+    )]
+    ArchivedCopy {
+        /// The file.
+        name: WalName,
+        /// The archived file.
+        location: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The source cannot be moved to the errors directory.
+    #[error("cannot move {} to the errors directory: {source}", path.display())]
+    SetAside {
+        /// The source.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The source cannot be removed, although it is safe in the archive.
+    #[error("cannot remove {}: {source}", path.display())]
+    Retire {
+        /// The source, or the first of several.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Compression or encryption failed.
+    #[error("cannot encode {}: {source}", path.display())]
+    Codec {
+        /// The source.
+        path: PathBuf,
+        /// What failed.
+        source: CodecError,
+    },
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// xlogdb failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+fn moved_text(moved_to: &Option<PathBuf>) -> String {
+    moved_to.as_ref().map_or(String::new(), |path| {
+        format!("; moved to {}", path.display())
+    })
+}
+
+impl SaveError {
+    /// Whether the next file would meet the same trouble, so that going on makes no sense.
+    pub fn stops_the_run(&self) -> bool {
+        match self {
+            SaveError::Source { .. }
+            | SaveError::Invalid { .. }
+            | SaveError::Different { .. }
+            | SaveError::ArchivedCopy { .. }
+            | SaveError::SetAside { .. } => false,
+            SaveError::Retire { .. }
+            | SaveError::Codec { .. }
+            | SaveError::Storage(_)
+            | SaveError::Catalog(_) => true,
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            SaveError::Source { .. } => {
+                Some("the file stays in the queue; check its permissions and its disk")
+            }
+            SaveError::Invalid {
+                moved_to: Some(_), ..
+            } => Some(
+                "find out who sent it; if it is right, set validate_wal = \"off\" in walarch.toml and move it back",
+            ),
+            SaveError::Invalid { moved_to: None, .. } => Some(
+                "is this the right server? If the file is right, set validate_wal = \"off\" in walarch.toml",
+            ),
+            SaveError::Different { .. } => {
+                Some("two clusters may be archiving to the same server; nothing was overwritten")
+            }
+            SaveError::ArchivedCopy { .. } => Some(
+                "the source stays in the queue; move the damaged file out of the archive and run archive-wal again",
+            ),
+            SaveError::SetAside { .. } => {
+                Some("the file stays in the queue; check errors_directory")
+            }
+            SaveError::Retire { .. } => {
+                Some("the archived copies are safe; the next run removes the sources once it may")
+            }
+            SaveError::Codec { .. } | SaveError::Storage(_) | SaveError::Catalog(_) => {
+                Some("nothing was lost: the file stays where it is and the next run tries again")
+            }
+        }
+    }
+}
+
+/// What a call of [`Archive::save`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SaveReport {
+    /// Files that are now durable, listed and gone from their source.
+    pub archived: usize,
+    /// Files, or what came after them, that failed; each was reported to the observer.
+    pub failed: usize,
+    /// A pre hook asked to stop, or the stop flag was raised: files may be left in the queue.
+    pub stopped: bool,
+}
+
+/// An archive, ready to take files in.
+pub struct Archive<'a> {
+    /// Where WAL goes.
+    pub storage: &'a dyn WalStorageStrategy,
+    /// What lists it.
+    pub catalog: &'a Catalog,
+    /// What it is wrapped in.
+    pub encoder: &'a Encoder,
+    /// Undoes wrappings, to compare.
+    pub decoder: &'a Decoder,
+    /// Scripts around each file.
+    pub hooks: &'a Hooks<'a>,
+    /// Whether raw segments are checked first, and against which system identifier.
+    pub validation: Option<Validation>,
+    /// Tells which codec a file carries.
+    pub recognition: &'a Recognition,
+    /// How many files are staged at a time.
+    pub jobs: NonZeroUsize,
+    /// When this becomes true, files that are not staged yet stay in the queue.
+    pub stop: &'a AtomicBool,
+}
+
+/// What raw segments are checked against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Validation {
+    /// The cluster that the server belongs to, if the home knows it.
+    pub system_identifier: Option<u64>,
+}
+
+impl Archive<'_> {
+    /// Archives `files` in their order, at most `limit` of them; a file that fails does not count.
+    ///
+    /// Every failure goes to the observer. A failure that concerns one file alone leaves that file
+    /// and goes on; any other one ends the call, with everything before it committed.
+    pub fn save(
+        &self,
+        files: &[WalFile],
+        limit: Option<NonZeroUsize>,
+        keeper: &dyn SourceKeeper,
+        observer: &dyn Observer,
+    ) -> SaveReport {
+        let mut run = Run {
+            keeper,
+            observer,
+            number: 0,
+            report: SaveReport::default(),
+        };
+        if self.hooks.any(Work::Archive) {
+            self.save_with_hooks(files, limit, &mut run);
+        } else {
+            self.save_in_parallel(files, limit, &mut run);
+        }
+        run.report
+    }
+
+    /// One file at a time: pre hooks, then the file is read, committed, then post hooks.
+    fn save_with_hooks(&self, files: &[WalFile], limit: Option<NonZeroUsize>, run: &mut Run<'_>) {
+        for wal in files {
+            let reached = limit.is_some_and(|limit| run.number - run.report.failed >= limit.get());
+            if reached || self.stop.load(Ordering::Relaxed) {
+                run.report.stopped |= !reached;
+                return;
+            }
+            // What the hook is told must come from before it runs; what is archived, from after.
+            let before = match prepare::open(wal, run.keeper, self.recognition) {
+                Ok(Some(source)) => source.info(),
+                Ok(None) => continue,
+                Err(error) => {
+                    run.result(wal, FileResult::Failed(error));
+                    continue;
+                }
+            };
+            run.begin(wal);
+            let location = wal.path.display().to_string();
+            let mut subject = Subject {
+                info: before,
+                location,
+                error: String::new(),
+            };
+            let refusal = self.hooks.before(Work::Archive, &subject).err();
+            subject.location = self.storage.location(&wal.name);
+            if let Some(refusal) = refusal {
+                subject.error = refusal.to_string();
+                self.hooks.after(Work::Archive, &subject);
+                run.report.stopped = true;
+                if matches!(refusal, Refusal::Aborted { .. }) {
+                    let reason = subject.error.as_str();
+                    run.observer.notice(&Event::AbortedByHook {
+                        name: &wal.name,
+                        reason,
+                    });
+                }
+                return;
+            }
+            let result = self.save_one(wal, run);
+            match &result {
+                FileResult::Saved { info, .. } => subject.info = info.clone(),
+                FileResult::SetAside { reason, .. } => subject.error.clone_from(reason),
+                FileResult::Failed(error) => subject.error = error.to_string(),
+                FileResult::Vanished => subject.error = "the file vanished".to_owned(),
+            }
+            self.hooks.after(Work::Archive, &subject);
+            if run.finish(wal, result) {
+                return;
+            }
+        }
+    }
+
+    fn save_one(&self, wal: &WalFile, run: &Run<'_>) -> FileResult {
+        match self.prepare(wal, run.keeper) {
+            Ok(prepared) => self
+                .commit(vec![(wal, Ok(prepared))], run.keeper)
+                .pop()
+                .map_or(FileResult::Vanished, |(_, result)| result),
+            Err(error) => FileResult::Failed(error),
+        }
+    }
+}
+
+/// The state of one call of [`Archive::save`], on the committing thread.
+struct Run<'a> {
+    keeper: &'a dyn SourceKeeper,
+    observer: &'a dyn Observer,
+    /// How many files have been begun.
+    number: usize,
+    report: SaveReport,
+}
+
+impl Run<'_> {
+    fn begin(&mut self, wal: &WalFile) {
+        self.number += 1;
+        self.observer.notice(&Event::Archiving {
+            number: self.number,
+            name: &wal.name,
+        });
+    }
+
+    /// Begins and finishes a file; true if the run must end.
+    fn result(&mut self, wal: &WalFile, result: FileResult) -> bool {
+        if !matches!(result, FileResult::Vanished) {
+            self.begin(wal);
+        }
+        self.finish(wal, result)
+    }
+
+    /// Counts and reports what came of a file that was begun; true if the run must end.
+    fn finish(&mut self, wal: &WalFile, result: FileResult) -> bool {
+        let name = &wal.name;
+        match result {
+            FileResult::Saved {
+                source_size_bytes, ..
+            } => {
+                self.report.archived += 1;
+                self.observer.notice(&Event::Archived {
+                    name,
+                    source_size_bytes,
+                });
+                false
+            }
+            FileResult::SetAside { path, .. } => {
+                self.observer
+                    .notice(&Event::DuplicateSetAside { name, path: &path });
+                false
+            }
+            FileResult::Vanished => {
+                tracing::debug!(
+                    "{} is gone: somebody else took care of it",
+                    wal.path.display()
+                );
+                false
+            }
+            FileResult::Failed(error) => {
+                self.report.failed += 1;
+                self.observer.notice(&Event::Failed {
+                    name,
+                    error: &error,
+                });
+                error.stops_the_run()
+            }
+        }
+    }
+}
+
+/// An error about a source.
+fn source_error(path: &Path) -> impl FnOnce(io::Error) -> SaveError + '_ {
+    move |source| SaveError::Source {
+        path: path.to_owned(),
+        source,
+    }
+}

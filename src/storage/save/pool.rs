@@ -1,0 +1,169 @@
+//! Worker threads that stage, and the committer that takes their results in order.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::prepare::Prepared;
+use super::{Archive, Run, SaveError, SourceKeeper, WalFile};
+
+/// The most files that are committed in one step.
+const GROUP_MAX: usize = 32;
+
+/// How many files may be staged beyond the last committed one. They lie on disk, not in memory.
+const AHEAD_MAX: usize = 2 * GROUP_MAX;
+
+type Outcome = (usize, Result<Prepared, SaveError>);
+
+/// Hands out the files of a queue.
+struct Dispenser {
+    state: Mutex<State>,
+    changed: Condvar,
+    length: usize,
+    limit: Option<NonZeroUsize>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// The next file to hand out.
+    next: usize,
+    /// Everything before this file has been decided.
+    decided: usize,
+    /// How many of those did not count towards the limit.
+    uncounted: usize,
+    closed: bool,
+}
+
+impl Dispenser {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next file to stage; waits while too many are ahead of the committer, and ends when the
+    /// queue, the limit or the run has ended.
+    fn take(&self) -> Option<usize> {
+        let mut state = self.lock();
+        loop {
+            let at_limit = self
+                .limit
+                .is_some_and(|max| state.next - state.uncounted >= max.get());
+            let all_decided = state.decided == state.next;
+            if state.closed || state.next >= self.length || (at_limit && all_decided) {
+                return None;
+            }
+            if !at_limit && state.next - state.decided < AHEAD_MAX {
+                state.next += 1;
+                return Some(state.next - 1);
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing is being staged and not yet received.
+    fn is_drained(&self, received: usize) -> bool {
+        self.lock().next == received
+    }
+}
+
+impl Archive<'_> {
+    /// Stages on `jobs` threads, commits on this one.
+    pub(super) fn save_in_parallel(
+        &self,
+        files: &[WalFile],
+        limit: Option<NonZeroUsize>,
+        run: &mut Run<'_>,
+    ) {
+        let dispenser = Dispenser {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            length: files.len(),
+            limit,
+        };
+        let workers = self.jobs.get().min(files.len());
+        let keeper = run.keeper;
+        thread::scope(|scope| {
+            let (sender, outcomes) = mpsc::channel();
+            for _ in 0..workers {
+                let sender = sender.clone();
+                scope.spawn(|| self.stage_files(files, &dispenser, keeper, sender));
+            }
+            drop(sender);
+            self.commit_in_order(files, &dispenser, &outcomes, run);
+            dispenser.update(|state| state.closed = true);
+        });
+    }
+
+    fn stage_files(
+        &self,
+        files: &[WalFile],
+        dispenser: &Dispenser,
+        keeper: &dyn SourceKeeper,
+        sender: Sender<Outcome>,
+    ) {
+        while !self.stop.load(Ordering::Relaxed)
+            && let Some(index) = dispenser.take()
+            && let Some(wal) = files.get(index)
+        {
+            // The committer is gone when the run has ended: what was staged is undone by dropping.
+            if sender.send((index, self.prepare(wal, keeper))).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn commit_in_order(
+        &self,
+        files: &[WalFile],
+        dispenser: &Dispenser,
+        outcomes: &Receiver<Outcome>,
+        run: &mut Run<'_>,
+    ) {
+        let mut waiting: BTreeMap<usize, Result<Prepared, SaveError>> = BTreeMap::new();
+        let (mut next, mut received) = (0, 0);
+        while let Ok(outcome) = outcomes.recv() {
+            for (index, prepared) in std::iter::once(outcome).chain(outcomes.try_iter()) {
+                waiting.insert(index, prepared);
+                received += 1;
+            }
+            let ready = waiting
+                .keys()
+                .zip(next..)
+                .take_while(|(index, at)| *index == at)
+                .count();
+            // Fewer, larger groups cost fewer synchronisations; but nobody waits for a full one
+            // when no more is coming.
+            if ready < GROUP_MAX && !dispenser.is_drained(received) {
+                continue;
+            }
+            let group: Vec<_> = (next..next + ready)
+                .filter_map(|index| Some((files.get(index)?, waiting.remove(&index)?)))
+                .collect();
+            next += ready;
+            let mut uncounted = ready;
+            let mut ends = false;
+            for (wal, result) in self.commit(group, run.keeper) {
+                uncounted -= usize::from(result.counts());
+                ends |= run.result(wal, result);
+            }
+            if ends {
+                return;
+            }
+            dispenser.update(|state| {
+                state.decided = next;
+                state.uncounted += uncounted;
+            });
+        }
+        run.report.stopped |= self.stop.load(Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,157 @@
+//! What a worker thread does with a file: open, judge, look for a duplicate, encode, seal.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::OFlag;
+
+use super::{Archive, SaveError, SourceKeeper, WalFile, source_error};
+use crate::codec::{CodecError, HEAD_SIZE_BYTES};
+use crate::storage::{Recognition, SealedWal, Source, StoredWal};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault, find_fault};
+
+/// What a worker hands to the committer.
+pub(super) enum Prepared {
+    /// Durable and invisible, ready to be published.
+    Sealed {
+        sealed: Box<dyn SealedWal>,
+        source: Source,
+    },
+    /// The archive has a file of that name already.
+    Found {
+        stored: StoredWal,
+        likeness: Likeness,
+        source: Source,
+    },
+    /// The file cannot be what its name says.
+    Invalid(WalFault),
+    /// The file went away after the queue was read.
+    Vanished,
+}
+
+/// How an archived file and a source of the same name compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// The same bytes, once decoded.
+    Same,
+    /// Other bytes.
+    Different,
+    /// The archived file is encrypted, and we cannot decrypt it.
+    Unknown,
+}
+
+/// Opens a source and reads how it begins. `None` if it is gone and nobody asked for it by name.
+pub(super) fn open(
+    wal: &WalFile,
+    keeper: &dyn SourceKeeper,
+    recognition: &Recognition,
+) -> Result<Option<Source>, SaveError> {
+    // A pipe under a WAL file's name must not block us.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(&wal.path)
+    {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && keeper.is_ours() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(source_error(&wal.path)(error)),
+    };
+    let metadata = file.metadata().map_err(source_error(&wal.path))?;
+    if !metadata.is_file() {
+        let not_a_file = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+        return Err(source_error(&wal.path)(not_a_file));
+    }
+    let mut source = Source {
+        name: wal.name.clone(),
+        path: wal.path.clone(),
+        file,
+        metadata,
+        carried: None,
+        is_ours: keeper.is_ours(),
+    };
+    if keeper.may_be_compressed() {
+        let head = head(&mut source).map_err(source_error(&wal.path))?;
+        source.carried = recognition.of_source(&head);
+    }
+    Ok(Some(source))
+}
+
+/// The first bytes of a source, as many as recognition and validation want to see.
+fn head(source: &mut Source) -> io::Result<Vec<u8>> {
+    let wanted = HEAD_SIZE_BYTES.max(LONG_HEADER_SIZE_BYTES);
+    let mut head = Vec::with_capacity(wanted);
+    (&mut source.file)
+        .take(wanted as u64)
+        .read_to_end(&mut head)?;
+    source.file.rewind()?;
+    Ok(head)
+}
+
+impl Archive<'_> {
+    /// Takes a file as far as it can go without becoming visible.
+    pub(super) fn prepare(
+        &self,
+        wal: &WalFile,
+        keeper: &dyn SourceKeeper,
+    ) -> Result<Prepared, SaveError> {
+        let Some(mut source) = open(wal, keeper, self.recognition)? else {
+            return Ok(Prepared::Vanished);
+        };
+        if let Some(fault) = self.fault_of(&mut source)? {
+            return Ok(Prepared::Invalid(fault));
+        }
+        if let Some(stored) = self.storage.find(&wal.name)? {
+            let likeness = self.compare(&source, &stored)?;
+            return Ok(Prepared::Found {
+                stored,
+                likeness,
+                source,
+            });
+        }
+        let sealed = self.seal(&mut source)?;
+        Ok(Prepared::Sealed { sealed, source })
+    }
+
+    fn fault_of(&self, source: &mut Source) -> Result<Option<WalFault>, SaveError> {
+        let Some(validation) = self.validation.filter(|_| source.carried.is_none()) else {
+            return Ok(None);
+        };
+        let head = head(source).map_err(source_error(&source.path))?;
+        let size_bytes = source.metadata.len();
+        Ok(find_fault(
+            &source.name,
+            size_bytes,
+            &head,
+            validation.system_identifier,
+        ))
+    }
+
+    fn seal(&self, source: &mut Source) -> Result<Box<dyn SealedWal>, SaveError> {
+        let carried = source.carried;
+        if self.encoder.is_identity(carried)
+            && let Some(sealed) = self.storage.adopt(source)?
+        {
+            return Ok(sealed);
+        }
+        let mut staged = self.storage.stage(source)?;
+        let size_bytes = source.metadata.len();
+        let encoding = self
+            .encoder
+            .encode(&mut source.file, size_bytes, carried, &mut *staged)
+            .map_err(|error| match error {
+                CodecError::ReadSource(error) => source_error(&source.path)(error),
+                CodecError::SourceSize { .. } => {
+                    source_error(&source.path)(io::Error::other(error))
+                }
+                error => SaveError::Codec {
+                    path: source.path.clone(),
+                    source: error,
+                },
+            })?;
+        Ok(staged.seal(&encoding)?)
+    }
+}
