@@ -1,4 +1,36 @@
-//! walarch archives PostgreSQL's write-ahead log.
+//! walarch archives PostgreSQL's write-ahead log (WAL). It does the WAL half of a Barman server, in
+//! the same home, with the same configuration, and it cannot lose WAL.
+//!
+//! # The way of a file
+//!
+//! ```text
+//! archiver     one look into a queue: what is there, in which order, what must stay
+//!    |
+//! storage      Archive::save, the one pipeline
+//!    |            worker threads            committer, in WAL order
+//!    |            ---------------------     -----------------------------------------
+//!    |            open, validate,           publish without overwriting -> directory
+//!    |            compare or encode,   ->   durable -> xlogdb line durable -> source
+//!    |            seal (bytes durable)      removed, durable
+//!    |
+//! codec, hooks, catalog                     what a file is wrapped in, who is told, who lists it
+//!    |
+//! durable, wal, config                      how a change survives a crash; names; options
+//! ```
+//!
+//! Imports point down this picture only. [`cli`] stands on top: it turns arguments into calls and
+//! what happens into lines, the log and an exit code. The rest never prints and never exits; it
+//! returns errors, and tells an [`observe::Observer`] what happens meanwhile.
+//!
+//! # The two traits
+//!
+//! [`archiver::WalArchiver`] is a place where WAL comes from, [`storage::WalStorageStrategy`] one
+//! where it goes. Both can be implemented outside this crate.
+//!
+//! # What a crash can do
+//!
+//! Nothing: see `storage::save::commit`. Cut off anywhere, every WAL file is whole in its source or
+//! whole in the archive, and the next run goes on from there.
 
 pub mod archiver;
 pub mod catalog;

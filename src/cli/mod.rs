@@ -13,6 +13,8 @@ mod report;
 mod servers;
 mod show;
 
+use std::env;
+use std::ffi::OsString;
 use std::process;
 
 use clap::{CommandFactory, Parser};
@@ -24,15 +26,23 @@ use output::Output;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    match Args::try_parse() {
-        Ok(args) => run(args).into(),
+    execute(env::args_os()).into()
+}
+
+/// Runs one command: the program's name, options, command and arguments, as in a shell.
+///
+/// For programs that embed walarch. Started as root with another `barman_user`, it replaces the
+/// calling program, as the command does.
+pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Args::try_parse_from(command_line) {
+        Ok(args) => run(args),
         Err(error) => {
             // Help and version end up here, too; nothing can be done if they cannot be printed.
             let _ = error.print();
             if error.use_stderr() {
-                ExitCode::Usage.into()
+                ExitCode::Usage
             } else {
-                ExitCode::Success.into()
+                ExitCode::Success
             }
         }
     }
