@@ -7,6 +7,6 @@ mod name;
 mod page;
 
 pub use fault::{WalFault, find_fault};
-pub use lsn::{InvalidSegmentSize, Lsn, SegmentSize};
+pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
 pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};

@@ -277,7 +277,7 @@ impl Archive<'_> {
             }
             // What the hook is told must come from before it runs; what is archived, from after.
             let before = match prepare::open(wal, run.keeper, self.recognition) {
-                Ok(Some(source)) => source.info(),
+                Ok(Some(opened)) => opened.source.info(),
                 Ok(None) => continue,
                 Err(error) => {
                     run.result(wal, FileResult::Failed(error));

@@ -1,6 +1,6 @@
 //! What a worker thread does with a file: open, judge, look for a duplicate, encode, seal.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -41,12 +41,18 @@ pub(super) enum Likeness {
     Unknown,
 }
 
+/// A source, and its first bytes.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    head: Vec<u8>,
+}
+
 /// Opens a source and reads how it begins. `None` if it is gone and nobody asked for it by name.
 pub(super) fn open(
     wal: &WalFile,
     keeper: &dyn SourceKeeper,
     recognition: &Recognition,
-) -> Result<Option<Source>, SaveError> {
+) -> Result<Option<Opened>, SaveError> {
     // A pipe under a WAL file's name must not block us.
     let flags = OFlag::O_NONBLOCK.bits();
     let file = match OpenOptions::new()
@@ -73,21 +79,19 @@ pub(super) fn open(
         carried: None,
         is_ours: keeper.is_ours(),
     };
+    let head = head(&mut source.file).map_err(source_error(&wal.path))?;
     if keeper.may_be_compressed() {
-        let head = head(&mut source).map_err(source_error(&wal.path))?;
         source.carried = recognition.of_source(&head);
     }
-    Ok(Some(source))
+    Ok(Some(Opened { source, head }))
 }
 
-/// The first bytes of a source, as many as recognition and validation want to see.
-fn head(source: &mut Source) -> io::Result<Vec<u8>> {
+/// The first bytes of a file, as many as recognition and validation want to see.
+fn head(file: &mut File) -> io::Result<Vec<u8>> {
     let wanted = HEAD_SIZE_BYTES.max(LONG_HEADER_SIZE_BYTES);
     let mut head = Vec::with_capacity(wanted);
-    (&mut source.file)
-        .take(wanted as u64)
-        .read_to_end(&mut head)?;
-    source.file.rewind()?;
+    file.take(wanted as u64).read_to_end(&mut head)?;
+    file.rewind()?;
     Ok(head)
 }
 
@@ -98,10 +102,10 @@ impl Archive<'_> {
         wal: &WalFile,
         keeper: &dyn SourceKeeper,
     ) -> Result<Prepared, SaveError> {
-        let Some(mut source) = open(wal, keeper, self.recognition)? else {
+        let Some(Opened { mut source, head }) = open(wal, keeper, self.recognition)? else {
             return Ok(Prepared::Vanished);
         };
-        if let Some(fault) = self.fault_of(&mut source)? {
+        if let Some(fault) = self.fault_of(&source, &head) {
             return Ok(Prepared::Invalid(fault));
         }
         if let Some(stored) = self.storage.find(&wal.name)? {
@@ -116,18 +120,14 @@ impl Archive<'_> {
         Ok(Prepared::Sealed { sealed, source })
     }
 
-    fn fault_of(&self, source: &mut Source) -> Result<Option<WalFault>, SaveError> {
-        let Some(validation) = self.validation.filter(|_| source.carried.is_none()) else {
-            return Ok(None);
-        };
-        let head = head(source).map_err(source_error(&source.path))?;
-        let size_bytes = source.metadata.len();
-        Ok(find_fault(
+    fn fault_of(&self, source: &Source, head: &[u8]) -> Option<WalFault> {
+        let validation = self.validation.filter(|_| source.carried.is_none())?;
+        find_fault(
             &source.name,
-            size_bytes,
-            &head,
+            source.metadata.len(),
+            head,
             validation.system_identifier,
-        ))
+        )
     }
 
     fn seal(&self, source: &mut Source) -> Result<Box<dyn SealedWal>, SaveError> {
