@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Installs what the tests need on Debian 12: PostgreSQL, gpg, compressors, tracing tools, and the real
+# Barman with its codec modules in target/barman-venv. Does nothing, quickly, when all of it is there.
+#
+# WALARCH_BARMAN_VENV=DIR   use this virtual environment instead of making one
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+BARMAN_VERSION=3.19.1
+# Barman asks for psycopg2, which is built from C source; psycopg2-binary serves it as well, so Barman is
+# installed without its dependencies and these stand in. python-snappy is the module called `snappy`.
+MODULES=(python-dateutil psycopg2-binary zstandard lz4 python-snappy)
+
+fail() { echo "tests/setup.sh: $*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@" || fail "needs root for: $*"; fi
+}
+
+# Each line: a path or command that must exist, and the package that brings it.
+missing_packages() {
+    while read -r probe package; do
+        case "$probe" in
+            /*) compgen -G "$probe" >/dev/null || echo "$package" ;;
+            *) command -v "$probe" >/dev/null || echo "$package" ;;
+        esac
+    done <<'LIST'
+/usr/lib/postgresql/*/bin/initdb postgresql
+/usr/lib/python3*/ensurepip python3-venv
+/usr/bin/python3 python3
+cc gcc
+gpg gnupg
+gpg-agent gpg-agent
+gzip gzip
+pigz pigz
+bzip2 bzip2
+xz xz-utils
+zstd zstd
+lz4 lz4
+file file
+strace strace
+setpriv util-linux
+pgbackrest pgbackrest
+ps procps
+LIST
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+}
+
+mapfile -t packages < <(missing_packages)
+if [ ${#packages[@]} -gt 0 ]; then
+    echo "installing: ${packages[*]}"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends "${packages[@]}"
+    mapfile -t packages < <(missing_packages)
+    [ ${#packages[@]} -eq 0 ] || fail "still missing after installation: ${packages[*]}"
+fi
+
+if [ -n "${WALARCH_BARMAN_VENV:-}" ]; then
+    venv=$WALARCH_BARMAN_VENV
+    [ -x "$venv/bin/barman" ] || fail "WALARCH_BARMAN_VENV: no barman in $venv/bin"
+else
+    venv=target/barman-venv
+    wanted="barman==$BARMAN_VERSION ${MODULES[*]}"
+    if [ "$(cat "$venv/.ready" 2>/dev/null)" != "$wanted" ]; then
+        mkdir -p target
+        rm -rf "$venv"
+        /usr/bin/python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet "${MODULES[@]}"
+        "$venv/bin/pip" install --quiet --no-deps "barman==$BARMAN_VERSION"
+        echo "$wanted" >"$venv/.ready"
+    fi
+fi
+# A codec module that is missing would only show as failures of many tests, each hard to read.
+"$venv/bin/python" - <<PYTHON || fail "the virtual environment $venv is not complete"
+import lz4.frame, psycopg2, snappy, zstandard, barman.version
+assert barman.version.__version__ == "$BARMAN_VERSION", barman.version.__version__
+PYTHON
+
+command -v cargo >/dev/null || fail "no cargo: install Rust first (https://rustup.rs)"
+for component in rustfmt clippy; do
+    # The proxy command is there even when the component is not.
+    cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
+done
