@@ -8,6 +8,8 @@
 //! (if one is installed, otherwise with segments that it writes itself), runs
 //! `walarch archive-wal main` with zstd, shows what was stored, reads everything back and compares.
 
+#![allow(clippy::print_stdout, reason = "it talks to whoever runs it")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;

@@ -1,3 +1,26 @@
-//! One test crate that drives the real binary. See `support` for homes, clusters and the real Barman.
+//! One test crate that drives the real binary, beside the real Barman wherever the two must agree.
+//!
+//! | module | asks |
+//! |---|---|
+//! | `config` | does the configuration mean what it means to Barman? |
+//! | `harness` | can the tools of this crate fail? (they find Barman's known violations) |
+//! | `archive` | what does `archive-wal SERVER` do with each kind of file? |
+//! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
+//! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
+//! | `hooks` | order, environment, retry, exit codes of hook scripts |
+//! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
+//! | `faults` | what if it is killed, or a call fails, at any point? |
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected must stop with a backtrace"
+)]
 
+mod archive;
 mod config;
+mod harness;
+mod support;

@@ -1,0 +1,294 @@
+//! Real WAL from a throw-away PostgreSQL, taken once per test process.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{User, getuid};
+use tempfile::TempDir;
+
+use super::home::{Files, names};
+
+/// What a cluster archived in a short life: 16 MiB segments of a bulk load, of updates with full-page
+/// images and of an index build; a backup label; a promotion with its history file.
+pub struct RealWal {
+    /// Everything that `archive_command` was given, by name.
+    pub archived: Files,
+    /// The file that pg_receivewal was still writing to, `NAME.partial`.
+    pub partial: (String, Vec<u8>),
+    /// As `pg_controldata` tells it.
+    pub system_id: u64,
+}
+
+impl RealWal {
+    /// The whole 16 MiB segments of the first timeline, in order.
+    pub fn segments(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.archived
+            .iter()
+            .filter(|(name, _)| name.len() == 24 && name.starts_with("00000001"))
+    }
+
+    /// The one archived file whose name ends so.
+    #[track_caller]
+    pub fn with_suffix(&self, suffix: &str) -> (&String, &Vec<u8>) {
+        self.archived
+            .iter()
+            .find(|(name, _)| name.ends_with(suffix))
+            .unwrap()
+    }
+}
+
+/// The real WAL; the first caller waits some seconds for it.
+pub fn real_wal() -> &'static RealWal {
+    static WAL: OnceLock<RealWal> = OnceLock::new();
+    WAL.get_or_init(|| Cluster::start().live_and_die())
+}
+
+struct Cluster {
+    folder: TempDir,
+    bin: PathBuf,
+    server: Option<Child>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("walarch-pg.")
+            .tempdir()
+            .unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut cluster = Self {
+            folder,
+            bin: newest_postgres(),
+            server: None,
+        };
+        let (archive, received) = (cluster.dir("archive"), cluster.dir("received"));
+        for dir in [&archive, &received] {
+            fs::create_dir(dir).unwrap();
+        }
+        if getuid().is_root() {
+            let postgres = postgres_user();
+            for dir in [cluster.folder.path(), &archive, &received] {
+                chown(
+                    dir,
+                    Some(postgres.uid.as_raw()),
+                    Some(postgres.gid.as_raw()),
+                )
+                .unwrap();
+            }
+        }
+        let data = cluster.dir("data");
+        let data = data.to_str().unwrap();
+        cluster.succeed(
+            "initdb",
+            &[
+                "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8",
+            ],
+        );
+        let settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\narchive_mode = on\n\
+             archive_command = 'cp %p {}/%f'\nmax_wal_size = 4GB\n",
+            cluster.folder.path().display(),
+            archive.display()
+        );
+        fs::write(cluster.dir("data/postgresql.auto.conf"), settings).unwrap();
+        cluster.run_server();
+        cluster
+    }
+
+    fn live_and_die(mut self) -> RealWal {
+        let (data, received) = (self.dir("data"), self.dir("received"));
+        let receiver = self.spawn(
+            "pg_receivewal",
+            &[
+                "-h",
+                self.socket(),
+                "-U",
+                "postgres",
+                "-D",
+                received.to_str().unwrap(),
+            ],
+        );
+        self.sql("CREATE TABLE t AS SELECT i, md5(i::text) AS a, repeat('x', 60) AS b FROM generate_series(1, 150000) AS i");
+        self.sql("SELECT pg_backup_start('nightly', true)");
+        self.sql("CHECKPOINT");
+        self.sql("UPDATE t SET a = md5(a) WHERE i % 7 = 0");
+        self.sql("CREATE INDEX ON t (a)");
+        // A session of its own each time: start and stop must share one.
+        self.sql("SELECT pg_backup_start('nightly', true); SELECT pg_backup_stop(false)");
+        self.sql("SELECT pg_switch_wal(); CREATE TABLE last AS SELECT 1 AS one");
+        let partial = wait_for("a partial file", || {
+            let name = names(&received)
+                .into_iter()
+                .find(|name| name.ends_with(".partial"))?;
+            let bytes = fs::read(received.join(&name)).ok()?;
+            Some((name, bytes))
+        });
+        end(receiver);
+        self.stop_server();
+        // A promotion from standby mode starts the next timeline.
+        fs::write(data.join("standby.signal"), "").unwrap();
+        self.run_server();
+        self.succeed("pg_ctl", &["promote", "-w", "-D", data.to_str().unwrap()]);
+        self.sql("CHECKPOINT; SELECT pg_switch_wal()");
+        self.stop_server();
+        let control = self.succeed("pg_controldata", &["-D", data.to_str().unwrap()]);
+        let system_id = control
+            .lines()
+            .find_map(|line| line.strip_prefix("Database system identifier:"))
+            .map(|id| id.trim().parse().unwrap())
+            .unwrap();
+        let archive = self.dir("archive");
+        let archived = names(&archive)
+            .into_iter()
+            .map(|name| (name.clone(), fs::read(archive.join(name)).unwrap()))
+            .collect();
+        RealWal {
+            archived,
+            partial,
+            system_id,
+        }
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn socket(&self) -> &str {
+        self.folder.path().to_str().unwrap()
+    }
+
+    fn sql(&self, statement: &str) {
+        self.succeed(
+            "psql",
+            &[
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                self.socket(),
+                "-U",
+                "postgres",
+                "-c",
+                statement,
+            ],
+        );
+    }
+
+    fn run_server(&mut self) {
+        self.server = Some(self.spawn("postgres", &["-D", self.dir("data").to_str().unwrap()]));
+        wait_for("the server", || {
+            let ready = self
+                .command("pg_isready", &["-q", "-h", self.socket()])
+                .status()
+                .unwrap();
+            ready.success().then_some(())
+        });
+    }
+
+    fn stop_server(&mut self) {
+        self.succeed(
+            "pg_ctl",
+            &[
+                "stop",
+                "-m",
+                "fast",
+                "-w",
+                "-D",
+                self.dir("data").to_str().unwrap(),
+            ],
+        );
+        self.server.take().unwrap().wait().unwrap();
+    }
+
+    /// PostgreSQL refuses to run as root.
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let program = self.bin.join(program);
+        let mut command = if getuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
+                .arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("LANG", "C")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn spawn(&self, program: &str, arguments: &[&str]) -> Child {
+        let log = fs::File::create(self.dir(program)).unwrap();
+        let mut command = self.command(program, arguments);
+        command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn succeed(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program, arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    /// A test that failed half-way must not leave a server behind.
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = self
+                .command("pg_ctl", &["stop", "-m", "immediate", "-D", "data"])
+                .output();
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+/// A polite end, so that pg_receivewal leaves its partial file as it is.
+fn end(mut child: Child) {
+    use nix::sys::signal::{Signal, kill};
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(id, Signal::SIGINT).unwrap();
+    child.wait().unwrap();
+}
+
+fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn newest_postgres() -> PathBuf {
+    let versions = Path::new("/usr/lib/postgresql");
+    let newest = names(versions)
+        .into_iter()
+        .max_by_key(|version| version.parse::<u32>().unwrap_or(0));
+    versions
+        .join(newest.expect("no PostgreSQL: run tests/setup.sh"))
+        .join("bin")
+}
+
+fn postgres_user() -> User {
+    User::from_name("postgres")
+        .unwrap()
+        .expect("no user postgres: run tests/setup.sh")
+}

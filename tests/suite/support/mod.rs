@@ -1,0 +1,23 @@
+//! What the tests stand on.
+//!
+//! | module | gives |
+//! |---|---|
+//! | `home` | a scratch Barman home: configuration, directories, files put in and read back |
+//! | `tool` | walarch and the real Barman, started in a home |
+//! | `compare` | two homes after the same command, side by side |
+//! | `wal` | well-formed WAL files of any size |
+//! | `cluster` | real WAL from a throw-away PostgreSQL |
+//! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
+//! | `trace` | the system calls of a run, recorded by strace |
+//! | `order` | whether those calls keep the commit protocol |
+//! | `faults` | the same run killed at, or failed in, each of its calls |
+
+pub mod cluster;
+pub mod compare;
+pub mod decode;
+pub mod faults;
+pub mod home;
+pub mod order;
+pub mod tool;
+pub mod trace;
+pub mod wal;
