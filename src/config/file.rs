@@ -239,6 +239,7 @@ fn default_paths() -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 

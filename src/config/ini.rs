@@ -235,6 +235,7 @@ pub(super) fn is_python_space(c: char) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -224,6 +224,7 @@ fn read_table(
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 

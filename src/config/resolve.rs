@@ -150,7 +150,7 @@ impl Resolver<'_> {
         let mut settings = Settings::new(name);
         for option in server_options() {
             if option.is_allowed_in_models()
-                && let Some(setting) = self.from_section(option, name, &settings)
+                && let Some(setting) = self.section_setting(option, name, &settings)
             {
                 settings.values.insert(option.name, setting);
             }
@@ -162,10 +162,10 @@ impl Resolver<'_> {
     fn server_option(&mut self, option: &OptionSpec, settings: &Settings) -> Setting {
         let mut found = None;
         if option.is_read_from_server() {
-            found = self.from_section(option, &settings.name, settings);
+            found = self.section_setting(option, &settings.name, settings);
         }
         if found.is_none() && option.is_inherited() {
-            found = self.from_section(option, "barman", settings);
+            found = self.section_setting(option, "barman", settings);
         }
         let mut setting = found.unwrap_or_else(|| self.default(option, settings));
         if unset(&setting.value) {
@@ -175,7 +175,7 @@ impl Resolver<'_> {
     }
 
     /// The value in one section; `None` when there is none, or none that can be used.
-    fn from_section(
+    fn section_setting(
         &mut self,
         option: &OptionSpec,
         section: &str,

@@ -137,6 +137,7 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 

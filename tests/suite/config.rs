@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod barman;
+mod compare;
 mod loading;
 mod python;

@@ -1,215 +1,12 @@
 //! The effective values and the messages against the real Barman's, file by file.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde::Deserialize;
-use serde_json::Value;
-use walarch::config::{
-    Config, ConfigFile, Kind, Level, Message, Source, WalsDirectory, global_options, server_options,
-};
+use walarch::config::{ConfigFile, Kind, global_options, server_options};
 
-const DUMP: &str = include_str!("barman_dump.py");
-
-fn barman_python() -> PathBuf {
-    if let Some(python) = std::env::var_os("WALARCH_BARMAN_PYTHON") {
-        return PathBuf::from(python);
-    }
-    let venv = std::env::var_os("WALARCH_BARMAN_VENV").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/barman-venv"),
-        PathBuf::from,
-    );
-    venv.join("bin/python")
-}
-
-fn ask_barman<T: for<'de> Deserialize<'de>>(request: &Value) -> T {
-    let python = barman_python();
-    let mut child = Command::new(&python)
-        .args(["-c", DUMP])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("no Barman: {}: {error}", python.display()));
-    let input = serde_json::to_vec(request).unwrap();
-    child.stdin.take().unwrap().write_all(&input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// What Barman made of one main configuration file.
-#[derive(Debug, Deserialize)]
-struct Answer {
-    /// The sentences of the error that stopped it.
-    fatal: Option<String>,
-    /// (level, text) of what went to the console while loading.
-    said: Vec<(String, String)>,
-    /// (level, text) of what went to the log alone.
-    logged: Vec<(String, String)>,
-    global_errors: Vec<String>,
-    models: Vec<String>,
-    servers: Vec<AnsweredServer>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AnsweredServer {
-    name: String,
-    /// Option -> (console, JSON, file).
-    options: BTreeMap<String, (String, Value, String)>,
-    reasons: Vec<String>,
-    active_model: Option<String>,
-    /// After Barman made a server object of it.
-    prepared: Prepared,
-    /// The same with the connection strings for WAL.
-    overrides: Vec<String>,
-    wal_conninfo: (Option<String>, Option<String>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Prepared {
-    archiver: bool,
-    disabled: bool,
-    passive: bool,
-    cloud: bool,
-    xlogdb_directory: String,
-    reasons: Vec<String>,
-    said: Vec<(String, String)>,
-}
-
-/// A set of files; `@` in them stands for the directory they are in.
-struct Case {
-    name: &'static str,
-    files: Vec<(&'static str, String)>,
-}
-
-fn case(name: &'static str, files: &[(&'static str, &str)]) -> Case {
-    let files = files.iter().map(|(path, text)| (*path, (*text).to_owned()));
-    Case {
-        name,
-        files: files.collect(),
-    }
-}
-
-/// A case of one file with a usual `[barman]`.
-fn servers(name: &'static str, text: &str) -> Case {
-    let text = format!("[barman]\nbarman_home = @\nbarman_user = root\n{text}");
-    case(name, &[("barman.conf", &text)])
-}
-
-impl Case {
-    fn write(&self, root: &Path) -> PathBuf {
-        let directory = root.join(self.name.replace(' ', "_"));
-        for (path, text) in &self.files {
-            let path = directory.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text.replace('@', directory.to_str().unwrap())).unwrap();
-        }
-        directory.join("barman.conf")
-    }
-}
-
-fn compare(cases: &[Case]) {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().canonicalize().unwrap();
-    let paths: Vec<PathBuf> = cases.iter().map(|case| case.write(&root)).collect();
-    let answers: Vec<Answer> = ask_barman(&serde_json::json!({ "load": paths }));
-    assert_eq!(answers.len(), cases.len());
-    for ((case, path), answer) in cases.iter().zip(&paths).zip(answers) {
-        let ours = ConfigFile::open(path).and_then(ConfigFile::load);
-        match (ours, &answer.fatal) {
-            (Ok(ours), None) => compare_config(case.name, ours, &answer),
-            (Err(error), Some(fatal)) => assert_eq!(error.text(), fatal, "{}", case.name),
-            (Ok(_), Some(fatal)) => panic!("{}: only Barman stops: {fatal}", case.name),
-            (Err(error), None) => panic!("{}: only walarch stops: {error}", case.name),
-        }
-    }
-}
-
-fn compare_config(case: &str, mut ours: Config, barman: &Answer) {
-    let of = |console: bool| {
-        let messages = ours
-            .messages
-            .iter()
-            .filter(|message| message.console == console);
-        shown(messages.cloned().collect::<Vec<_>>().as_slice())
-    };
-    // Barman applies the values of a model in no order.
-    assert_eq!(
-        sorted(of(true)),
-        sorted(barman.said.clone()),
-        "{case}: console"
-    );
-    assert_eq!(of(false), barman.logged, "{case}: log");
-    assert_eq!(ours.global_errors, barman.global_errors, "{case}");
-    assert_eq!(ours.models, barman.models, "{case}");
-    let names: Vec<&str> = ours.server_names().collect();
-    let expected: Vec<&str> = barman.servers.iter().map(|server| &*server.name).collect();
-    assert_eq!(names, expected, "{case}");
-    let quiet = barman.said.is_empty();
-    for (server, barman) in ours.servers.iter_mut().zip(&barman.servers) {
-        let place = format!("{case}, [{}]", server.name);
-        for option in &server.options {
-            let place = format!("{place}, {}", option.name);
-            let (console, json, file) = &barman.options[option.name];
-            assert_eq!(&option.value, console, "{place}");
-            assert_eq!(&option.json, json, "{place}");
-            // After an invalid value Barman names the file with that value.
-            if let (Source::File { path, .. } | Source::Model { path, .. }, true) =
-                (&option.source, quiet)
-            {
-                assert_eq!(path.to_str().unwrap(), file, "{place}");
-            }
-        }
-        assert_eq!(server.messages, barman.reasons, "{place}");
-        assert_eq!(server.active_model, barman.active_model, "{place}");
-        compare_prepared(&place, server.clone(), &barman.prepared);
-        let overrides = server.use_wal_conninfo();
-        let overrides: Vec<String> = overrides.into_iter().map(|message| message.text).collect();
-        assert_eq!(overrides, barman.overrides, "{place}");
-        let pair = (server.streaming_conninfo.clone(), server.conninfo.clone());
-        assert_eq!(pair, barman.wal_conninfo, "{place}");
-    }
-}
-
-fn compare_prepared(place: &str, mut server: walarch::config::ServerConfig, barman: &Prepared) {
-    assert_eq!(shown(&server.prepare()), barman.said, "{place}");
-    assert_eq!(server.messages, barman.reasons, "{place}");
-    assert_eq!(server.archiver, barman.archiver, "{place}");
-    assert_eq!(server.disabled, barman.disabled, "{place}");
-    assert_eq!(server.passive, barman.passive, "{place}");
-    assert_eq!(server.messages, barman.reasons, "{place}");
-    let cloud = matches!(server.wals_directory, WalsDirectory::Cloud(_));
-    assert_eq!(cloud, barman.cloud, "{place}");
-    assert_eq!(
-        server.xlogdb_directory.to_str().unwrap(),
-        barman.xlogdb_directory,
-        "{place}"
-    );
-}
-
-fn shown(messages: &[Message]) -> Vec<(String, String)> {
-    let level = |level: Level| match level {
-        Level::Debug => "debug",
-        Level::Info => "info",
-        Level::Warning => "warning",
-        Level::Error => "error",
-    };
-    let messages = messages.iter();
-    messages
-        .map(|message| (level(message.level).to_owned(), message.text.clone()))
-        .collect()
-}
-
-fn sorted(mut messages: Vec<(String, String)>) -> Vec<(String, String)> {
-    messages.sort();
-    messages
-}
+use super::compare::{ask_barman, case, compare, servers};
 
 /// A server that Barman has nothing to say about.
 const GOOD: &str = "conninfo = host=db\narchiver = on\n";
@@ -492,32 +289,44 @@ const NASTY: &[&str] = &[
 /// Where both stop, or differ knowingly: an empty directory, one that makes the directories below it
 /// invalid, a huge interval, and `none` for no compression.
 fn is_comparable(option: &str, text: &str) -> bool {
-    let is_directory = option.ends_with("_directory");
-    let empty = ["", "None", "'None'", "\"\""].contains(&text.trim());
-    let huge = text.starts_with("999");
-    let foreign = option == "backup_directory" && ["s3://", "ftp://x/y"].contains(&text);
-    let none = option == "compression" && text == "'None'";
-    !(is_directory && empty) && !foreign && !none && !(option == "last_wal_maximum_age" && huge)
-        // The magic is looked at when Barman compresses.
-        && option != "custom_compression_magic"
+    match option {
+        "backup_directory" if ["s3://", "ftp://x/y"].contains(&text) => false,
+        "last_wal_maximum_age" => !text.starts_with("999"),
+        "compression" => text != "'None'",
+        // Barman looks at it when it compresses.
+        "custom_compression_magic" => false,
+        _ if option.ends_with("_directory") => {
+            !["", "None", "'None'", "\"\""].contains(&text.trim())
+        }
+        _ => true,
+    }
 }
 
 #[test]
 fn every_option_takes_every_text_as_barman_does() {
     let mut server_level = String::new();
     let mut cases = Vec::new();
-    for (number, text) in NASTY.iter().enumerate() {
-        let mut global_level = String::new();
-        for option in server_options()
+    let wal_side = || {
+        server_options()
             .iter()
             .filter(|option| option.is_wal_side())
-        {
-            let name = option.name;
-            if is_comparable(name, text) {
-                server_level.push_str(&format!("[{name}_{number}]\n{name} = {text}\n"));
-                global_level.push_str(&format!("{name} = {text}\n"));
+    };
+    for (number, text) in NASTY.iter().enumerate() {
+        let mut all = String::new();
+        for name in wal_side().map(|option| option.name) {
+            if !is_comparable(name, text) {
+                continue;
+            }
+            let line = format!("{name} = {text}\n");
+            if name == "xlogdb_directory" || !name.ends_with("_directory") {
+                all.push_str(&line);
+            } else if text.contains(['/', '"', '\'', ' ']) {
+                // On its own: equal directories disable a server.
+                server_level.push_str(&format!("[{name}_{number}]\n{line}"));
             }
         }
+        server_level.push_str(&format!("[all_{number}]\n{all}"));
+        let global_level = all;
         // Inherited, and against a value that means "none".
         let own: String = [
             "compression",
