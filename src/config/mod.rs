@@ -34,6 +34,8 @@
 //! - Errors that end Barman with an exception (an empty directory, a malformed `model`, an unreadable
 //!   active model, a malformed `custom_compression_magic`) are messages with file and line, or disable
 //!   the one server.
+//! - What only base backups need disables no server: Barman asks for an `ssh_command` where
+//!   `backup_method` is `rsync`, its default, before it archives any WAL.
 //! - Invalid values of options that only base backups use are left for Barman to report.
 
 mod assemble;

@@ -139,6 +139,17 @@ fn included_files() {
         ),
         case("no directory", &[("barman.conf", main)]),
         case(
+            "references stay in their file",
+            &[
+                (
+                    "barman.conf",
+                    "[barman]\nbarman_home = @\nconfiguration_files_directory = @\n\
+                     [DEFAULT]\nroot = /a\n[main]\npath_prefix = %(root)s/bin\n",
+                ),
+                ("z.conf", "[main]\nroot = /b\ndescription = %(root)s\n"),
+            ],
+        ),
+        case(
             "auto conf with a barman section",
             &[
                 ("barman.conf", main),

@@ -110,6 +110,11 @@ fn sources_name_file_and_line() {
         source(config.server("main").unwrap(), "slot_name"),
         expected
     );
+    // Equal in both by condition, so not the model's doing.
+    assert_eq!(
+        source(config.server("main").unwrap(), "cluster"),
+        Source::Default
+    );
 }
 
 #[test]
