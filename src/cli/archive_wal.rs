@@ -156,6 +156,9 @@ fn with_archive(
     work: impl FnOnce(&Archive<'_>),
 ) -> Result<(), String> {
     let encoder = Encoder::new(server).map_err(|error| error.to_string())?;
+    if let Some(notice) = encoder.level_notice() {
+        tracing::warn!("{notice}");
+    }
     let decoder = Decoder::new(server);
     let recognition = Recognition::new(server);
     let stop = Arc::new(AtomicBool::new(false));

@@ -13,7 +13,6 @@ mod report;
 mod servers;
 mod show;
 
-use std::env;
 use std::ffi::OsString;
 use std::process;
 
@@ -23,32 +22,38 @@ use crate::config::{Config, ConfigError, ConfigFile};
 use args::{Args, Command};
 pub use exit_code::ExitCode;
 use output::Output;
+use privileges::UserRule;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    execute(env::args_os()).into()
+    match Args::try_parse() {
+        Ok(args) => run(args, privileges::become_user).into(),
+        Err(error) => explain(&error).into(),
+    }
 }
 
 /// Runs one command: the program's name, options, command and arguments, as in a shell.
 ///
-/// For programs that embed walarch. Started as root with another `barman_user`, it replaces the
-/// calling program, as the command does.
+/// For programs that embed walarch. They must run as the configured `barman_user` already.
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Args::try_parse_from(command_line) {
-        Ok(args) => run(args),
-        Err(error) => {
-            // Help and version end up here, too; nothing can be done if they cannot be printed.
-            let _ = error.print();
-            if error.use_stderr() {
-                ExitCode::Usage
-            } else {
-                ExitCode::Success
-            }
-        }
+        Ok(args) => run(args, privileges::must_be_user),
+        Err(error) => explain(&error),
     }
 }
 
-fn run(args: Args) -> ExitCode {
+/// Prints what clap has to say: help and version come this way, too.
+fn explain(error: &clap::Error) -> ExitCode {
+    // Nothing can be done if it cannot be printed.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::Usage
+    } else {
+        ExitCode::Success
+    }
+}
+
+fn run(args: Args, user_rule: UserRule) -> ExitCode {
     let output = Output::new(&args);
     match &args.command {
         None => generate::help(&mut Args::command()),
@@ -56,7 +61,7 @@ fn run(args: Args) -> ExitCode {
         Some(Command::Man { command }) => {
             generate::man(command.as_deref(), Args::command(), &output);
         }
-        Some(command) => match configure(&args) {
+        Some(command) => match configure(&args, user_rule) {
             Ok(config) => run_configured(command, config, &output),
             Err(message) => output.error(&message),
         },
@@ -66,11 +71,11 @@ fn run(args: Args) -> ExitCode {
 
 /// Reads the configuration, becomes its user and opens the log, in the order in which each needs
 /// the other.
-fn configure(args: &Args) -> Result<Config, String> {
+fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     let text = |error: ConfigError| error.to_string();
     let file = ConfigFile::find(args.config.as_deref()).map_err(text)?;
     let global = file.global();
-    privileges::become_user(&global.barman_user)?;
+    user_rule(&global.barman_user)?;
     let level = args.log_level.as_deref().or(global.log_level.as_deref());
     log::open(global.log_file.as_deref(), level, &global.log_format);
     file.load().map_err(text)

@@ -1,65 +1,57 @@
 //! Becoming the user that the home belongs to.
 
 use std::env;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::ffi::CString;
 
-use nix::unistd::{Group, User, geteuid, getgrouplist, setgid, setgroups, setuid};
+use nix::unistd::{User, geteuid, getgrouplist, setgid, setgroups, setuid};
 
-/// Continues as `user_name`.
+/// Makes sure that this process runs as a user, or says why it does not.
+pub(super) type UserRule = fn(&str) -> Result<(), String>;
+
+/// Becomes `user_name`, with its groups and its `HOME`: hook scripts and gpg look there.
 ///
-/// When that takes a change of user, the program starts itself again as that user, with `HOME`
-/// set: hook scripts and gpg look there. Returns only if we are that user already, or with the
-/// message to print.
+/// Only root can become somebody else. Must be called before any thread is started.
 pub(super) fn become_user(user_name: &str) -> Result<(), String> {
-    let user = User::from_name(user_name)
-        .ok()
-        .flatten()
-        .ok_or_else(|| format!("the configured user '{user_name}' does not exist"))?;
+    let user = look_up(user_name)?;
     if user.uid == geteuid() {
         return Ok(());
     }
-    let refused = || format!("please run walarch as '{user_name}' user");
-    if !geteuid().is_root() {
-        return Err(refused());
-    }
-    let groups = std::ffi::CString::new(user_name)
-        .ok()
-        .and_then(|name| getgrouplist(&name, user.gid).ok())
-        .ok_or_else(refused)?;
-    setgroups(&groups)
+    let wrong_user = |_| wrong_user(user_name);
+    let name = CString::new(user_name).map_err(|_| format!("'{user_name}' is no user name"))?;
+    getgrouplist(&name, user.gid)
+        .and_then(|groups| setgroups(&groups))
         .and_then(|()| setgid(user.gid))
         .and_then(|()| setuid(user.uid))
-        .map_err(|_| refused())?;
-    Err(start_again(&user).to_string())
+        .map_err(wrong_user)?;
+    set_home(&user);
+    Ok(())
 }
 
-/// Replaces this process by a new one of the same program. Returns the error that prevented it.
-fn start_again(user: &User) -> io::Error {
-    let group = Group::from_gid(user.gid)
+#[allow(
+    unsafe_code,
+    reason = "the one safe way to give every child process another HOME"
+)]
+fn set_home(user: &User) {
+    // SAFETY: the environment must not be read by another thread meanwhile, and there is none yet:
+    // the command line calls this before it starts anything.
+    unsafe { env::set_var("HOME", &user.dir) };
+}
+
+/// Accepts only to be `user_name` already.
+pub(super) fn must_be_user(user_name: &str) -> Result<(), String> {
+    match look_up(user_name)?.uid == geteuid() {
+        true => Ok(()),
+        false => Err(wrong_user(user_name)),
+    }
+}
+
+fn look_up(user_name: &str) -> Result<User, String> {
+    User::from_name(user_name)
         .ok()
         .flatten()
-        .map(|group| group.name);
-    let failed = |error: io::Error| {
-        let group = group.as_deref().unwrap_or("?");
-        io::Error::other(format!(
-            "cannot start again as user '{}' (group '{group}'): {error}",
-            user.name
-        ))
-    };
-    match env::current_exe() {
-        Ok(program) => {
-            let mut arguments = env::args_os();
-            let name = arguments.next().unwrap_or_default();
-            failed(
-                Command::new(program)
-                    .arg0(name)
-                    .args(arguments)
-                    .env("HOME", &user.dir)
-                    .exec(),
-            )
-        }
-        Err(error) => failed(error),
-    }
+        .ok_or_else(|| format!("the configured user '{user_name}' does not exist"))
+}
+
+fn wrong_user(user_name: &str) -> String {
+    format!("please run walarch as '{user_name}' user")
 }
