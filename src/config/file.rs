@@ -26,8 +26,8 @@ pub struct ConfigFile {
     pub(super) global: GlobalConfig,
     pub(super) sections: Sections,
     pub(super) messages: Vec<Message>,
-    /// Own options, when the main file is TOML and so holds them itself.
-    pub(super) own: Option<OwnTables>,
+    /// walarch's own options, from the file beside the main one or, if that is TOML, from itself.
+    pub(super) own: OwnTables,
     /// Who started the process: only this user's `$HOME` is believed.
     pub(super) started_as: Uid,
 }
@@ -123,10 +123,10 @@ impl ConfigFile {
             .extension()
             .is_some_and(|extension| extension == "toml");
         let (file, own) = if is_toml {
-            let (file, own) = toml_file::parse(text, path)?;
-            (file, Some(own))
+            toml_file::parse(text, path)?
         } else {
-            (ini::parse(text, path)?, None)
+            // Now, as the user that could read the file beside it.
+            (ini::parse(text, path)?, OwnTables::beside(path)?)
         };
         let mut sections = Sections::default();
         sections.merge(&file, path);

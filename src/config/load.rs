@@ -10,7 +10,6 @@ use super::file::{ConfigFile, GlobalConfig};
 use super::home::{expand_user, home_directory};
 use super::ini::{self, IniFile};
 use super::options::{global_options, server_option};
-use super::own::OwnTables;
 use super::resolve::{Resolver, Settings, invalid_option};
 use super::sections::Sections;
 use super::server::ServerConfig;
@@ -67,15 +66,12 @@ impl ConfigFile {
     pub fn load(mut self) -> Result<Config, ConfigError> {
         self.include_directory()?;
         self.include_auto_conf()?;
-        let own = match self.own.take() {
-            Some(own) => own,
-            None => OwnTables::beside(&self.path)?,
-        };
         let ConfigFile {
             path,
             global,
             sections,
             mut messages,
+            own,
             ..
         } = self;
         warn_of_unknown_global_options(&sections, &mut messages);
