@@ -226,7 +226,7 @@ fn write_segments(incoming: &Path) -> Result<()> {
                 segment.extend(u32::try_from(PAGE_SIZE_BYTES)?.to_le_bytes());
             }
             let mut row = start + page;
-            while segment.len() as u64 % PAGE_SIZE_BYTES != 0 {
+            while !(segment.len() as u64).is_multiple_of(PAGE_SIZE_BYTES) {
                 row = row.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let room = PAGE_SIZE_BYTES - segment.len() as u64 % PAGE_SIZE_BYTES;
                 let text = format!("{:08} a row of some table;", row >> 40);

@@ -1,5 +1,6 @@
 //! What the library tells whoever runs it while it works. It never prints anything itself.
 
+use std::io;
 use std::path::Path;
 
 use crate::storage::SaveError;
@@ -59,6 +60,13 @@ pub enum Event<'a> {
     StrangersFound {
         /// Their names, in order.
         names: &'a [String],
+    },
+    /// One of them could not be moved.
+    StrangerStays {
+        /// Where it is.
+        path: &'a Path,
+        /// Why it cannot be moved.
+        error: &'a io::Error,
     },
 }
 

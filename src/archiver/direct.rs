@@ -18,7 +18,11 @@ impl SourceKeeper for Direct {
         true
     }
 
-    fn retire(&self, _durable: &[&WalFile]) -> io::Result<()> {
+    fn remove(&self, _wal: &WalFile) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 

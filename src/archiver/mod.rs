@@ -8,7 +8,7 @@ mod streaming;
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use direct::Direct;
 pub use file::File;
@@ -55,13 +55,16 @@ pub trait WalArchiver: SourceKeeper {
     fn next_batch(&self) -> io::Result<Batch>;
 
     /// Moves an object that does not belong into the queue to the errors directory.
-    fn set_stranger_aside(&self, path: &std::path::Path) -> io::Result<PathBuf>;
+    fn set_stranger_aside(&self, path: &Path) -> io::Result<PathBuf>;
 }
 
 /// The archivers that a server has configured, in the order in which they run: streaming first, so
 /// that what was received twice is a duplicate in `incoming`, where nobody resumes from it.
 pub fn archivers(server: &ServerConfig) -> Vec<Box<dyn WalArchiver>> {
     let mut archivers: Vec<Box<dyn WalArchiver>> = Vec::new();
+    if server.passive {
+        return archivers;
+    }
     if server.streaming_archiver {
         archivers.push(Box::new(Streaming::new(server)));
     }
@@ -71,61 +74,36 @@ pub fn archivers(server: &ServerConfig) -> Vec<Box<dyn WalArchiver>> {
     archivers
 }
 
-/// Why an archiver could not do its work; failures of single files go to the observer.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiverError {
-    /// The queue cannot be read.
-    #[error("cannot read the queue of {archiver}: {source}")]
-    Queue {
-        /// The archiver's name.
-        archiver: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A stranger cannot be moved away.
-    #[error("cannot move {} to the errors directory: {source}", path.display())]
-    Stranger {
-        /// The object.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-/// Archives one batch and clears the queue of strangers.
+/// Archives one batch and clears the queue of strangers. Failures of single files go to the
+/// observer; an error means that the queue cannot be read.
 pub fn run(
     archiver: &dyn WalArchiver,
     archive: &Archive<'_>,
     observer: &dyn Observer,
-) -> Result<SaveReport, ArchiverError> {
-    let name = archiver.name();
-    let batch = archiver
-        .next_batch()
-        .map_err(|source| ArchiverError::Queue {
-            archiver: name,
-            source,
-        })?;
+) -> io::Result<SaveReport> {
+    let batch = archiver.next_batch()?;
     let chosen = batch.chosen();
     observer.notice(&Event::BatchChosen {
-        archiver: name,
+        archiver: archiver.name(),
         listed: batch.listed,
         chosen,
     });
-    let report = archive.save(&batch.files, batch.limit, archiver, observer);
+    let mut report = archive.save(&batch.files, batch.limit, archiver, observer);
     if chosen == 0 {
         observer.notice(&Event::NothingFound);
     }
     if !batch.strangers.is_empty() && !report.stopped {
-        set_strangers_aside(archiver, &batch.strangers, observer)?;
+        report.failed += set_strangers_aside(archiver, &batch.strangers, observer);
     }
     Ok(report)
 }
 
+/// Returns how many could not be moved.
 fn set_strangers_aside(
     archiver: &dyn WalArchiver,
     strangers: &[PathBuf],
     observer: &dyn Observer,
-) -> Result<(), ArchiverError> {
+) -> usize {
     let names: Vec<String> = strangers
         .iter()
         .map(|path| {
@@ -136,18 +114,20 @@ fn set_strangers_aside(
         })
         .collect();
     observer.notice(&Event::StrangersFound { names: &names });
+    let mut failed = 0;
     for path in strangers {
         match archiver.set_stranger_aside(path) {
             // Somebody else took it away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(ArchiverError::Stranger {
-                    path: path.clone(),
-                    source,
+            Err(error) => {
+                observer.notice(&Event::StrangerStays {
+                    path,
+                    error: &error,
                 });
+                failed += 1;
             }
             Ok(_) => {}
         }
     }
-    Ok(())
+    failed
 }

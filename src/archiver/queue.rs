@@ -69,14 +69,8 @@ impl Queue {
         Ok(listing)
     }
 
-    /// Removes files and makes that durable.
-    pub(super) fn remove(&self, files: &[&WalFile]) -> io::Result<()> {
-        if files.is_empty() {
-            return Ok(());
-        }
-        files
-            .iter()
-            .try_for_each(|wal| durable::remove(&wal.path))?;
+    /// Makes removals durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
         durable::sync_directory(&self.directory)
     }
 

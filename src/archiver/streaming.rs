@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::queue::Queue;
 use super::{Batch, WalArchiver};
 use crate::config::ServerConfig;
+use crate::durable;
 use crate::storage::{SetAside, SourceKeeper, WalFile};
 use crate::wal::WalKind;
 
@@ -39,8 +40,12 @@ impl SourceKeeper for Streaming {
         false
     }
 
-    fn retire(&self, durable: &[&WalFile]) -> io::Result<()> {
-        self.queue.remove(durable)
+    fn remove(&self, wal: &WalFile) -> io::Result<()> {
+        durable::remove(&wal.path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.queue.sync()
     }
 
     fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
 
-use crate::durable::{self, LockFile, Temporary, Wait};
+use crate::durable::{self, Identity, LockFile, Temporary, Wait};
 use crate::wal::{WalKind, WalName};
 
 /// Permissions of a new xlogdb, less the umask, as Barman creates it.
@@ -67,6 +67,10 @@ pub enum CatalogError {
     },
 }
 
+/// What xlogdb was at some moment, see [`Catalog::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatalogState(Option<Identity>);
+
 /// How many files of each kind a rebuilt xlogdb lists. Partial segments are listed but, for the
 /// sake of Barman's message, not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +114,15 @@ impl Catalog {
         &self.path
     }
 
+    /// What xlogdb is at this moment, to notice whether somebody else has changed it since.
+    pub fn state(&self) -> CatalogState {
+        CatalogState(fs::metadata(&self.path).ok().as_ref().map(Identity::of))
+    }
+
     /// Lists files, durably, under the lock.
+    ///
+    /// `seen` is the state from before the files were published: if xlogdb has changed since, a
+    /// rebuild may have found them already, and all of them are looked for.
     ///
     /// An xlogdb that is missing comes from its old name or is rebuilt from the archive first; a
     /// torn last line is written anew or removed. On an error the file ends where it ended before,
@@ -118,19 +130,21 @@ impl Catalog {
     pub fn append(
         &self,
         mut entries: Vec<Entry>,
+        seen: CatalogState,
         contents: &dyn ArchiveContents,
     ) -> Result<(), CatalogError> {
         let _lock = self.lock()?;
-        let (mut file, is_new) = self.open_or_create(contents)?;
+        let mut file = self.open_or_create(contents, &entries)?;
+        let changed = self.state() != seen;
         let torn = repair::cut_torn_line(&mut file, contents).map_err(|e| self.io("repair", e))?;
-        entries.extend(torn.map(|info| Entry {
+        entries.extend(torn.into_iter().map(|info| Entry {
             info,
             may_be_listed: true,
         }));
 
         let doubtful: HashSet<&str> = entries
             .iter()
-            .filter(|entry| is_new || entry.may_be_listed)
+            .filter(|entry| changed || entry.may_be_listed)
             .map(|entry| entry.info.name.as_str())
             .collect();
         let mut listed = self.listed_among(&doubtful)?;
@@ -147,9 +161,12 @@ impl Catalog {
 
     /// Writes xlogdb anew from what is in the archive. The old one stays until the new one is
     /// complete and durable.
+    ///
+    /// An archive without a single file is more likely a file system that is not mounted: an xlogdb
+    /// that lists something stays, with [`CatalogError::Contents`].
     pub fn rebuild(&self, contents: &dyn ArchiveContents) -> Result<RebuildCounts, CatalogError> {
         let _lock = self.lock()?;
-        let counts = self.rebuild_locked(contents)?;
+        let counts = self.rebuild_locked(contents, &[])?;
         if let Some(legacy) = &self.legacy_path {
             durable::remove(legacy).map_err(|e| Self::io_at("remove", legacy, e))?;
         }
@@ -161,18 +178,23 @@ impl Catalog {
             .map_err(|e| Self::io_at("lock", &self.lock_path, e))
     }
 
-    /// Opens xlogdb for reading and appending; the flag tells whether it was made just now.
-    fn open_or_create(&self, contents: &dyn ArchiveContents) -> Result<(File, bool), CatalogError> {
+    /// Opens xlogdb for reading and appending. What is about to be appended is left out of one that
+    /// has to be rebuilt: its codec is known better than it looks.
+    fn open_or_create(
+        &self,
+        contents: &dyn ArchiveContents,
+        entries: &[Entry],
+    ) -> Result<File, CatalogError> {
         let open = || OpenOptions::new().read(true).append(true).open(&self.path);
         match open() {
-            Ok(file) => return Ok((file, false)),
+            Ok(file) => return Ok(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(self.io("open", error)),
         }
         if !self.migrate_legacy()? {
-            self.rebuild_locked(contents)?;
+            self.rebuild_locked(contents, entries)?;
         }
-        Ok((open().map_err(|e| self.io("open", e))?, true))
+        open().map_err(|e| self.io("open", e))
     }
 
     /// Takes over an xlogdb under its old name: copied, published durably, only then removed.
@@ -194,10 +216,18 @@ impl Catalog {
     fn rebuild_locked(
         &self,
         contents: &dyn ArchiveContents,
+        except: &[Entry],
     ) -> Result<RebuildCounts, CatalogError> {
+        let except: HashSet<&WalName> = except.iter().map(|entry| &entry.info.name).collect();
         let mut counts = RebuildCounts::default();
+        let lists_nothing = fs::metadata(&self.path).map_or(true, |metadata| metadata.len() == 0);
         self.write_anew(|new| {
+            let mut found = !except.is_empty();
             contents.visit_all(&mut |info| {
+                found = true;
+                if except.contains(&info.name) {
+                    return Ok(());
+                }
                 match info.name.kind() {
                     WalKind::History => counts.history += 1,
                     WalKind::BackupLabel => counts.backup_labels += 1,
@@ -205,7 +235,13 @@ impl Catalog {
                     WalKind::Partial => {}
                 }
                 writeln!(new, "{info}")
-            })
+            })?;
+            if found || lists_nothing {
+                return Ok(());
+            }
+            Err("the archive is empty, and xlogdb lists files\n\
+                 HINT: is its file system mounted? If it really is empty, remove xlogdb first"
+                .into())
         })?;
         Ok(counts)
     }
@@ -235,7 +271,7 @@ impl Catalog {
         })?;
         writer.flush().map_err(|e| self.io("write a new", e))?;
         drop(writer);
-        durable::sync_file(&file, &self.path).map_err(|e| self.io("write a new", e))?;
+        durable::sync_file(&file, temporary.path()).map_err(|e| self.io("write a new", e))?;
         temporary
             .replace(&self.path)
             .map_err(|e| self.io("replace", e))

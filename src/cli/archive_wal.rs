@@ -20,7 +20,7 @@ use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::Hooks;
 use crate::storage::{
-    Archive, Local, Recognition, SaveReport, Validation, WalFile, WalStorageStrategy, rebuild,
+    Archive, Local, Recognition, Validation, WalFile, WalStorageStrategy, rebuild,
 };
 use crate::wal::WalName;
 
@@ -28,6 +28,10 @@ use crate::wal::WalName;
 pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, output: &Output) {
     let configuration_path = config.path.clone();
     let Some(server) = select_one(config, server_name, output) else {
+        if let Some(path) = wal_path {
+            // A round of cron's may pass over a server; PostgreSQL would recycle the file.
+            output.error(&format!("{} was not archived", path.display()));
+        }
         return;
     };
     output.debug(&format!("Starting archive-wal for server {server_name}"));
@@ -67,6 +71,24 @@ impl Parts {
         }
     }
 
+    /// An archive that has gone while xlogdb lists it is a file system that is not mounted: nothing
+    /// must be put in its place.
+    fn check_mounted(&self, server: &ServerConfig) -> Result<(), String> {
+        let WalsDirectory::Local(root) = &server.wals_directory else {
+            return Ok(());
+        };
+        let lists_something =
+            fs::metadata(self.catalog.path()).is_ok_and(|metadata| metadata.len() > 0);
+        if root.exists() || !lists_something {
+            return Ok(());
+        }
+        Err(format!(
+            "{} does not exist, and {} lists files in it\nHINT: is its file system mounted?",
+            root.display(),
+            self.catalog.path().display()
+        ))
+    }
+
     pub(super) fn rebuild_catalog(&self) -> Result<RebuildCounts, CatalogError> {
         rebuild(&self.catalog, &self.storage)
     }
@@ -90,7 +112,10 @@ fn archive_queues(
         let reporter = Reporter::new(output, &server.name);
         for archiver in archiver::archivers(server) {
             if let Err(error) = archiver::run(&*archiver, archive, &reporter) {
-                output.error(&error.to_string());
+                output.error(&format!(
+                    "cannot read the queue of {}: {error}",
+                    archiver.name()
+                ));
             }
             if archive.stop.load(Ordering::Relaxed) {
                 output.error("Process interrupted by user (KeyboardInterrupt)");
@@ -125,14 +150,9 @@ fn archive_one(
             name,
             path: path.to_owned(),
         };
-        let reporter = DirectReporter {
-            output,
-            server: &server.name,
-        };
-        let SaveReport {
-            archived, failed, ..
-        } = archive.save(&[file], None, &Direct, &reporter);
-        if archived != 1 && failed == 0 {
+        let reporter = DirectReporter::new(output, &server.name);
+        let report = archive.save(&[file], None, &Direct, &reporter);
+        if report.archived != 1 && !reporter.has_said_why() {
             output.error(&format!("{} was not archived", path.display()));
         }
     })
@@ -155,6 +175,7 @@ fn with_archive(
     parts: &Parts,
     work: impl FnOnce(&Archive<'_>),
 ) -> Result<(), String> {
+    parts.check_mounted(server)?;
     let encoder = Encoder::new(server).map_err(|error| error.to_string())?;
     if let Some(notice) = encoder.level_notice() {
         tracing::warn!("{notice}");

@@ -141,6 +141,10 @@ impl Observer for Reporter<'_> {
             }
             Event::NothingFound => output.line("\tno file found"),
             Event::StrangersFound { names } => self.strangers(names),
+            Event::StrangerStays { path, error } => output.error(&format!(
+                "cannot move {} to the errors directory: {error}",
+                path.display()
+            )),
         }
     }
 }
@@ -166,8 +170,24 @@ impl Reporter<'_> {
 
 /// Reports the archiving of one file for `archive_command`: PostgreSQL's log wants errors only.
 pub(super) struct DirectReporter<'a> {
-    pub(super) output: &'a Output,
-    pub(super) server: &'a str,
+    output: &'a Output,
+    server: &'a str,
+    has_said_why: Cell<bool>,
+}
+
+impl<'a> DirectReporter<'a> {
+    pub(super) fn new(output: &'a Output, server: &'a str) -> Self {
+        DirectReporter {
+            output,
+            server,
+            has_said_why: Cell::new(false),
+        }
+    }
+
+    /// Whether the reason why the file was not archived has been printed.
+    pub(super) fn has_said_why(&self) -> bool {
+        self.has_said_why.get()
+    }
 }
 
 impl Observer for DirectReporter<'_> {
@@ -175,10 +195,14 @@ impl Observer for DirectReporter<'_> {
         let server = self.server;
         match event {
             Event::Archived { name, .. } => tracing::info!("Archived {server}/{name}"),
-            Event::Failed { error, .. } => self.output.error_with_hint(error, error.hint()),
+            Event::Failed { error, .. } => {
+                self.output.error_with_hint(error, error.hint());
+                self.has_said_why.set(true);
+            }
             Event::AbortedByHook { name, reason } => {
                 self.output
                     .error(&format!("{server}/{name} was not archived: {reason}"));
+                self.has_said_why.set(true);
             }
             _ => {}
         }

@@ -26,20 +26,43 @@ pub fn move_aside(
     names: impl Iterator<Item = OsString>,
 ) -> io::Result<PathBuf> {
     create_directories(directory)?;
+    let mut moving = Moving::There(source);
     for name in names.take(NAMES_MAX) {
         let goal = directory.join(name);
-        match rename_without_replacing(source, &goal) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+        match rename_without_replacing(moving.path(), &goal) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy_across(source, &goal)?;
+                moving = Moving::Copied(Copy::make(source, directory)?);
+                match rename_without_replacing(moving.path(), &goal) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    other => other?,
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             other => other?,
         }
         sync_directory(directory)?;
+        if let Moving::Copied(copy) = moving {
+            copy.remove_originals()?;
+        }
         sync_parent(source)?;
         return Ok(goal);
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// What is to be renamed: the object itself or, across file systems, a copy of it.
+enum Moving<'a> {
+    There(&'a Path),
+    Copied(Copy),
+}
+
+impl Moving<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Moving::There(path) => path,
+            Moving::Copied(copy) => &copy.path,
+        }
+    }
 }
 
 fn rename_without_replacing(source: &Path, goal: &Path) -> io::Result<()> {
@@ -62,38 +85,73 @@ fn rename_without_replacing(source: &Path, goal: &Path) -> io::Result<()> {
     }
 }
 
-/// Copies under a hidden name, renames, then removes the original.
-fn copy_across(source: &Path, goal: &Path) -> io::Result<()> {
-    let hidden_name = goal
-        .file_name()
-        .map(|name| format!(".{}.tmp", name.to_string_lossy()));
-    let hidden = goal.with_file_name(hidden_name.unwrap_or_default());
-    remove_tree(&hidden)?;
-    copy_tree(source, &hidden)?;
-    rename_without_replacing(&hidden, goal)?;
-    sync_parent(goal)?;
-    remove_tree(source)
+/// A complete and durable copy under a hidden name. Dropping it removes it, unless it was renamed.
+struct Copy {
+    path: PathBuf,
+    /// What was copied, directories before what is in them.
+    originals: Vec<PathBuf>,
 }
 
-fn copy_tree(source: &Path, goal: &Path) -> io::Result<()> {
-    let metadata = source.symlink_metadata()?;
-    if metadata.is_symlink() {
-        symlink(fs::read_link(source)?, goal)
-    } else if metadata.is_dir() {
-        fs::create_dir(goal)?;
-        for entry in fs::read_dir(source)? {
-            let entry = entry?;
-            copy_tree(&entry.path(), &goal.join(entry.file_name()))?;
+impl Copy {
+    fn make(source: &Path, directory: &Path) -> io::Result<Self> {
+        let mut hidden_name = OsString::from(".");
+        hidden_name.push(source.file_name().unwrap_or_default());
+        hidden_name.push(".tmp");
+        let path = directory.join(hidden_name);
+        remove_tree(&path)?;
+        let mut copy = Copy {
+            path,
+            originals: Vec::new(),
+        };
+        let goal = copy.path.clone();
+        copy.copy_tree(source, &goal)?;
+        Ok(copy)
+    }
+
+    fn copy_tree(&mut self, source: &Path, goal: &Path) -> io::Result<()> {
+        let metadata = source.symlink_metadata()?;
+        self.originals.push(source.to_owned());
+        if metadata.is_symlink() {
+            symlink(fs::read_link(source)?, goal)
+        } else if metadata.is_dir() {
+            fs::create_dir(goal)?;
+            for entry in fs::read_dir(source)? {
+                let entry = entry?;
+                self.copy_tree(&entry.path(), &goal.join(entry.file_name()))?;
+            }
+            sync_directory(goal)
+        } else if metadata.is_file() {
+            let mut copy = File::create_new(goal)?;
+            io::copy(&mut File::open(source)?, &mut copy)?;
+            keep_attributes(&copy, &metadata)?;
+            sync_file(&copy, goal)
+        } else {
+            // A socket, a pipe or a device has no content that could be copied.
+            Err(io::ErrorKind::Unsupported.into())
         }
-        sync_directory(goal)
-    } else if metadata.is_file() {
-        let mut copy = File::create_new(goal)?;
-        io::copy(&mut File::open(source)?, &mut copy)?;
-        keep_attributes(&copy, &metadata)?;
-        sync_file(&copy, goal)
-    } else {
-        // A socket, a pipe or a device has no content that could be copied.
-        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Removes what was copied and nothing else: somebody may have put more into a directory.
+    fn remove_originals(mut self) -> io::Result<()> {
+        while let Some(original) = self.originals.pop() {
+            let removed = match original.symlink_metadata()?.is_dir() {
+                true => fs::remove_dir(&original),
+                false => fs::remove_file(&original),
+            };
+            match removed {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // After a rename there is nothing under the hidden name; otherwise the next attempt would
+        // remove it as well.
+        let _ = remove_tree(&self.path);
     }
 }
 

@@ -9,10 +9,46 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::geteuid;
 
+/// Which file a name stood for when it was looked at.
+///
+/// Names can be given to other files at any time: a sender that tries again replaces its file by
+/// renaming. What is removed or published must be the file that was read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    size_bytes: u64,
+    modified_ns: (i64, i64),
+}
+
+impl Identity {
+    /// The identity of an open file.
+    pub fn of(metadata: &Metadata) -> Self {
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: metadata.size(),
+            modified_ns: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    /// Whether the name still stands for the same file, with the same size and modification time.
+    pub fn is_at(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *self)
+    }
+
+    /// Whether another name stands for the same file.
+    fn same_file(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode))
+    }
+}
+
 /// A file under a name that nobody looks at. Dropping it removes it.
 #[derive(Debug)]
 pub struct Temporary {
     path: PathBuf,
+    identity: Identity,
     /// The file has left its temporary name, so that dropping must not touch that name again.
     gone: bool,
 }
@@ -35,21 +71,45 @@ impl Temporary {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(mode);
         let file = without_leftover(&path, || options.open(&path))?;
-        Ok((Temporary { path, gone: false }, file))
+        let identity = Identity::of(&file.metadata()?);
+        Ok((
+            Temporary {
+                path,
+                identity,
+                gone: false,
+            },
+            file,
+        ))
     }
 
     /// Gives a file a second, temporary name, so that no byte needs to be copied.
     ///
-    /// Fails where the file system cannot do that, with `EXDEV` across file systems.
-    pub fn link(source: &Path, path: PathBuf) -> io::Result<Self> {
+    /// Fails where the file system cannot do that, with `EXDEV` across file systems, and where the
+    /// name stands for another file than `expected` by now.
+    pub fn link(source: &Path, expected: Identity, path: PathBuf) -> io::Result<Self> {
         without_leftover(&path, || fs::hard_link(source, &path))?;
-        Ok(Temporary { path, gone: false })
+        let linked = Identity::of(&fs::symlink_metadata(&path)?);
+        let temporary = Temporary {
+            path,
+            identity: linked,
+            gone: false,
+        };
+        if linked != expected {
+            return Err(replaced());
+        }
+        Ok(temporary)
+    }
+
+    /// Where the file is as long as it is temporary.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Gives the file its final name unless that name is taken.
     ///
     /// The name is durable only after [`sync_directory`](super::sync_directory).
     pub fn publish(mut self, goal: &Path) -> io::Result<Publication> {
+        self.check()?;
         match renameat2(
             AT_FDCWD,
             &self.path,
@@ -78,15 +138,30 @@ impl Temporary {
 
     /// Gives the file its final name, replacing what is there, and makes that durable.
     pub fn replace(mut self, goal: &Path) -> io::Result<()> {
+        self.check()?;
         fs::rename(&self.path, goal)?;
         self.gone = true;
         super::directory::sync_parent(goal)
     }
+
+    /// Locks keep other processes away from the temporary name; but two that do not agree on the
+    /// lock directory must not publish each other's unfinished files.
+    fn check(&mut self) -> io::Result<()> {
+        if self.identity.same_file(&self.path) {
+            return Ok(());
+        }
+        self.gone = true;
+        Err(replaced())
+    }
+}
+
+fn replaced() -> io::Error {
+    io::Error::other("another process has put another file in its place")
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.gone {
+        if !self.gone && self.identity.same_file(&self.path) {
             // A leftover is harmless and the next run removes it: nothing to report.
             let _ = fs::remove_file(&self.path);
         }

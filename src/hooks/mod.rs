@@ -68,9 +68,9 @@ pub enum Refusal {
         /// The command line.
         script: String,
     },
-    /// walarch was asked to stop while the script ran.
-    #[error("stopped while hook script {0} ran")]
-    Stopped(String),
+    /// walarch was asked to stop before the work was begun.
+    #[error("walarch was asked to stop")]
+    Stopped,
 }
 
 /// Runs the hook scripts of one server.
@@ -83,7 +83,7 @@ pub struct Hooks<'a> {
 
 impl<'a> Hooks<'a> {
     /// `configuration_path` is told to scripts as `BARMAN_CONFIGURATION`. When `stop` becomes
-    /// true, the running script is ended and no further one is started.
+    /// true, a script before the work is ended, and the work refused.
     pub fn new(server: &'a ServerConfig, configuration_path: &Path, stop: &'a AtomicBool) -> Self {
         Hooks {
             server,
@@ -106,14 +106,23 @@ impl<'a> Hooks<'a> {
     /// Only the retry script can refuse the work; a failure of the other one is logged.
     pub fn before(&self, work: Work, subject: &Subject) -> Result<(), Refusal> {
         self.run_once(work, Phase::Pre, subject);
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Refusal::Stopped);
+        }
         self.run_until_done(work, Phase::Pre, subject)
     }
 
     /// Runs the retry script, then the script, that come after the work. It is done already:
-    /// whatever they answer is logged and changes nothing.
+    /// whatever they answer is logged and changes nothing. A stop request does not end them, so that
+    /// every file that was archived is reported; it only ends the repeating.
     pub fn after(&self, work: Work, subject: &Subject) {
-        if let Err(refusal) = self.run_until_done(work, Phase::Post, subject) {
-            tracing::warn!("Ignoring stop request after the work is done: {refusal}");
+        let refusal = self.run_until_done(work, Phase::Post, subject);
+        if let Err(Refusal::Aborted { script, .. }) = refusal {
+            tracing::warn!(
+                "Ignoring stop request after receiving abort (exit code {EXIT_ABORT_STOP}) from \
+                 post-{} retry hook script: {script}",
+                work.log_name()
+            );
         }
         self.run_once(work, Phase::Post, subject);
     }
@@ -135,7 +144,8 @@ impl<'a> Hooks<'a> {
 
     fn run_once(&self, work: Work, phase: Phase, subject: &Subject) {
         if let Some(script) = self.script(work, phase, false) {
-            self.run(script, &self.environment(work, phase, false, subject));
+            let environment = self.environment(work, phase, false, subject);
+            self.run(script, work.hook_name(false), phase, &environment);
         }
     }
 
@@ -146,7 +156,7 @@ impl<'a> Hooks<'a> {
         };
         let environment = self.environment(work, phase, true, subject);
         for failures in 1.. {
-            match self.run(script, &environment) {
+            match self.run(script, work.hook_name(true), phase, &environment) {
                 Some(EXIT_SUCCESS) => return Ok(()),
                 Some(EXIT_ABORT_CONTINUE) => {
                     tracing::warn!(
@@ -173,7 +183,7 @@ impl<'a> Hooks<'a> {
             };
             tracing::debug!("Retry again in {} seconds", pause.as_secs());
             if !self.sleep(pause) {
-                return Err(Refusal::Stopped(script.to_owned()));
+                return Err(Refusal::Stopped);
             }
         }
         Ok(())
@@ -189,15 +199,23 @@ impl<'a> Hooks<'a> {
     }
 
     /// Runs a script once and returns its exit code, if it came to have one.
-    fn run(&self, script: &str, environment: &[(&'static str, String)]) -> Option<i32> {
-        tracing::debug!("Attempt to run {script}");
-        let path_prefix = self.server.path_prefix.as_deref();
+    fn run(
+        &self,
+        script: &str,
+        hook: &str,
+        phase: Phase,
+        environment: &[(&'static str, String)],
+    ) -> Option<i32> {
+        tracing::debug!("Attempt to run {hook}: {script}");
+        let server = self.server;
+        let stop = (phase == Phase::Pre).then_some(self.stop);
+        let path_prefix = server.path_prefix.as_deref();
         let run = shell::run(
             script,
             environment,
             path_prefix,
-            self.server.own.hook_timeout,
-            self.stop,
+            server.own.hook_timeout,
+            stop,
         );
         match run {
             Ok(run) => {
@@ -246,6 +264,13 @@ impl<'a> Hooks<'a> {
 }
 
 impl Work {
+    fn log_name(self) -> &'static str {
+        match self {
+            Work::Archive => "archive",
+            Work::WalDelete => "wal-delete",
+        }
+    }
+
     fn hook_name(self, retry: bool) -> &'static str {
         match (self, retry) {
             (Work::Archive, false) => "archive_script",

@@ -69,13 +69,13 @@ impl fmt::Display for Ending {
 /// before `PATH`.
 ///
 /// The script gets a process group of its own, all of which is killed when the time is over or
-/// `stop` becomes true. Returns an error only when the shell cannot be started.
+/// `stop`, if given, becomes true. Returns an error only when the shell cannot be started.
 pub(super) fn run(
     script: &str,
     environment: &[(&'static str, String)],
     path_prefix: Option<&str>,
     time_limit: Option<Duration>,
-    stop: &AtomicBool,
+    stop: Option<&AtomicBool>,
 ) -> io::Result<Run> {
     let mut command = Command::new("/bin/sh");
     command
@@ -136,7 +136,11 @@ fn collect(
     });
 }
 
-fn wait(child: &mut Child, time_limit: Option<Duration>, stop: &AtomicBool) -> io::Result<Ending> {
+fn wait(
+    child: &mut Child,
+    time_limit: Option<Duration>,
+    stop: Option<&AtomicBool>,
+) -> io::Result<Ending> {
     let start = Instant::now();
     let mut poll = POLL_MIN;
     loop {
@@ -144,7 +148,7 @@ fn wait(child: &mut Child, time_limit: Option<Duration>, stop: &AtomicBool) -> i
             return Ok(ending_of(status));
         }
         let over = time_limit.filter(|limit| start.elapsed() >= *limit);
-        if over.is_some() || stop.load(Ordering::Relaxed) {
+        if over.is_some() || stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             if let Ok(group) = i32::try_from(child.id()) {
                 // The script may have ended in this very moment.
                 let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);

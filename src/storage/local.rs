@@ -16,7 +16,7 @@ use super::{
 use crate::catalog::{WalFileInfo, modification_time_s};
 use crate::codec::{self, Encoding, HEAD_SIZE_BYTES};
 use crate::config::{Encryption, ServerConfig};
-use crate::durable::{self, Publication, Temporary};
+use crate::durable::{self, Identity, Publication, Temporary};
 use crate::wal::WalName;
 
 /// Nobody else reads a file that is still being written.
@@ -28,6 +28,8 @@ pub struct Local {
     root: PathBuf,
     xlogdb_name: String,
     recognition: Recognition,
+    /// Directories that this process has made sure of.
+    prepared: Mutex<HashSet<PathBuf>>,
     /// Directories whose own names this process has made durable.
     anchored: Mutex<HashSet<PathBuf>>,
 }
@@ -39,6 +41,7 @@ impl Local {
             root: root.to_owned(),
             xlogdb_name: format!("{}-xlog.db", server.name),
             recognition: Recognition::new(server),
+            prepared: Mutex::default(),
             anchored: Mutex::default(),
         }
     }
@@ -75,8 +78,29 @@ impl Local {
     fn prepare_directory(&self, name: &WalName) -> Result<(), StorageError> {
         let directory = self.directory(name);
         // A second worker must not go on before the first one has made the name durable.
-        let _one_at_a_time = self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
-        durable::create_directories(&directory).map_err(Self::error("create", &directory))
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !prepared.contains(&directory) {
+            durable::create_directories(&directory).map_err(Self::error("create", &directory))?;
+            prepared.insert(directory);
+        }
+        Ok(())
+    }
+
+    /// Passes a file to `visit`; one that went away while we were looking is none.
+    fn visit_file(
+        &self,
+        name: WalName,
+        path: &Path,
+        visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.stored(name, path) {
+            Ok(stored) => visit(stored),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!("{} is gone, or a link to nothing", path.display());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn stored(&self, name: WalName, path: &Path) -> io::Result<StoredWal> {
@@ -121,7 +145,7 @@ impl Local {
                         path.display()
                     );
                 }
-                Some(name) => visit(self.stored(name, &path)?)?,
+                Some(name) => self.visit_file(name, &path, visit)?,
                 None => tracing::warn!("unexpected file in the WAL archive: {}", path.display()),
             }
         }
@@ -204,7 +228,7 @@ impl WalStorageStrategy for Local {
         }
         self.prepare_directory(&source.name)?;
         let path = self.temporary_path(&source.name);
-        match Temporary::link(&source.path, path) {
+        match Temporary::link(&source.path, Identity::of(&source.metadata), path) {
             Ok(temporary) => {
                 durable::sync_file(&source.file, &source.path)
                     .map_err(Self::error("synchronise", &source.path))?;
@@ -265,7 +289,7 @@ impl WalStorageStrategy for Local {
             } else {
                 match WalName::parse(&text) {
                     Ok(name) if name.hash_directory().is_none() => {
-                        self.stored(name, &path).and_then(&mut *visit)
+                        self.visit_file(name, &path, visit)
                     }
                     _ => {
                         tracing::warn!("unexpected file in the WAL archive: {}", path.display());

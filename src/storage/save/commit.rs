@@ -15,35 +15,56 @@ use std::path::PathBuf;
 
 use super::prepare::{Likeness, Prepared};
 use super::{Archive, SaveError, SetAside, SourceKeeper, WalFile};
-use crate::catalog::{Entry, WalFileInfo};
-use crate::durable::Publication;
-use crate::storage::{Contents, SealedWal, Source, StorageError, StoredWal};
+use crate::catalog::{CatalogState, Entry, WalFileInfo};
+use crate::durable::{Identity, Publication};
+use crate::storage::{Contents, SealedWal, Source, StoredWal};
 
 /// What came of a file.
 pub(super) enum FileResult {
-    /// It is durable in the archive and listed, and its source has been retired.
+    /// It is durable in the archive and listed, and its source is gone.
     Saved {
         info: WalFileInfo,
         source_size_bytes: u64,
     },
     /// The archive has something else of that name; the source was moved there.
     SetAside { path: PathBuf, reason: String },
-    /// It was not archived.
+    /// It was not archived, or its source could not be removed.
     Failed(SaveError),
-    /// It was gone before it could be read.
+    /// It was gone, or another file had its name, before it could be taken out of the queue.
     Vanished,
 }
 
-/// What a group has published so far.
-#[derive(Default)]
-struct Published<'f> {
-    stored: Vec<StoredWal>,
-    entries: Vec<Entry>,
-    retired: Vec<&'f WalFile>,
+impl FileResult {
+    /// Whether the file counts towards a batch: it has left the queue.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self, FileResult::Saved { .. } | FileResult::SetAside { .. })
+    }
 }
 
-impl<'f> Published<'f> {
-    /// A file that was found may have been listed by the run that published it.
+/// A source whose content is in the archive.
+struct Done<'f> {
+    wal: &'f WalFile,
+    source: Source,
+    info: WalFileInfo,
+}
+
+/// What became of a file in step 1.
+enum Published<'f> {
+    /// It is in the archive, and steps 2 to 4 wait for it.
+    Done(Done<'f>),
+    /// Nothing more is to be done for it.
+    Decided(FileResult),
+}
+
+/// A group between step 1 and step 2.
+struct Group {
+    /// What xlogdb was before the first file was published.
+    catalog: CatalogState,
+    stored: Vec<StoredWal>,
+    entries: Vec<Entry>,
+}
+
+impl Group {
     fn add(&mut self, stored: StoredWal, may_be_listed: bool) {
         self.entries.push(Entry {
             info: stored.info.clone(),
@@ -56,44 +77,36 @@ impl<'f> Published<'f> {
 impl Archive<'_> {
     /// Commits a group in its order and tells what came of each file.
     ///
-    /// The results end with the first failure that stops the run; the files after it stay as they
-    /// are, sources untouched.
+    /// After a failure that stops the run, the files behind it stay as they are, sources untouched,
+    /// and have no result; what was committed before it has.
     pub(super) fn commit<'f>(
         &self,
-        group: Vec<(&'f WalFile, Result<Prepared, SaveError>)>,
+        files: Vec<(&'f WalFile, Result<Prepared, SaveError>)>,
         keeper: &dyn SourceKeeper,
     ) -> Vec<(&'f WalFile, FileResult)> {
-        let mut published = Published::default();
-        let mut results = Vec::with_capacity(group.len());
-        for (wal, prepared) in group {
-            let result = prepared
-                .and_then(|prepared| self.publish(wal, prepared, keeper, &mut published))
-                .unwrap_or_else(FileResult::Failed);
-            let ends = matches!(&result, FileResult::Failed(error) if error.stops_the_run());
-            results.push((wal, result));
+        let mut group = Group {
+            catalog: self.catalog.state(),
+            stored: Vec::new(),
+            entries: Vec::new(),
+        };
+        let mut published = Vec::with_capacity(files.len());
+        for (wal, prepared) in files {
+            let outcome = prepared
+                .and_then(|prepared| self.publish(wal, prepared, keeper, &mut group))
+                .unwrap_or_else(|error| Published::Decided(FileResult::Failed(error)));
+            let ends = matches!(
+                &outcome,
+                Published::Decided(FileResult::Failed(error)) if error.stops_the_run()
+            );
+            published.push((wal, outcome));
             if ends {
                 break;
             }
         }
-        if let Err(error) = self.make_durable(published, keeper) {
-            // Every file that this group has published shares the fate; one report is enough.
-            let mut error = Some(error);
-            results.retain_mut(|(_, result)| match result {
-                FileResult::Saved { .. } => match error.take() {
-                    Some(error) => {
-                        *result = FileResult::Failed(error);
-                        true
-                    }
-                    None => false,
-                },
-                _ => true,
-            });
-            // Only files that were found different have been published.
-            if let (Some(error), Some((_, result))) = (error, results.last_mut()) {
-                *result = FileResult::Failed(error);
-            }
+        match self.make_durable(group) {
+            Ok(()) => retire(published, keeper),
+            Err(error) => undo(published, error),
         }
-        results
     }
 
     /// Step 1 for one file, and what must happen to one that is not published.
@@ -102,26 +115,36 @@ impl Archive<'_> {
         wal: &'f WalFile,
         prepared: Prepared,
         keeper: &dyn SourceKeeper,
-        published: &mut Published<'f>,
-    ) -> Result<FileResult, SaveError> {
+        group: &mut Group,
+    ) -> Result<Published<'f>, SaveError> {
         match prepared {
             Prepared::Sealed { sealed, source } => {
-                self.publish_sealed(wal, sealed, source, keeper, published)
+                self.publish_sealed(wal, sealed, source, keeper, group)
             }
             Prepared::Found {
                 stored,
                 likeness,
                 source,
-            } => self.settle(wal, stored, likeness, &source, keeper, published),
-            Prepared::Invalid(fault) => {
-                let moved_to = set_aside(wal, SetAside::Invalid, keeper)?;
-                Err(SaveError::Invalid {
-                    name: wal.name.clone(),
-                    fault,
-                    moved_to,
-                })
+            } => self.settle(wal, stored, likeness, source, keeper, group),
+            Prepared::Invalid { fault, source } => {
+                match set_aside(wal, &source, SetAside::Invalid, keeper)? {
+                    Aside::Changed => Ok(Published::Decided(FileResult::Vanished)),
+                    Aside::Stays => Err(SaveError::Invalid {
+                        name: wal.name.clone(),
+                        fault,
+                        moved_to: None,
+                    }),
+                    Aside::Moved(path) => {
+                        let moved_to = Some(path);
+                        Err(SaveError::Invalid {
+                            name: wal.name.clone(),
+                            fault,
+                            moved_to,
+                        })
+                    }
+                }
             }
-            Prepared::Vanished => Ok(FileResult::Vanished),
+            Prepared::Vanished => Ok(Published::Decided(FileResult::Vanished)),
         }
     }
 
@@ -131,37 +154,30 @@ impl Archive<'_> {
         sealed: Box<dyn SealedWal>,
         source: Source,
         keeper: &dyn SourceKeeper,
-        published: &mut Published<'f>,
-    ) -> Result<FileResult, SaveError> {
+        group: &mut Group,
+    ) -> Result<Published<'f>, SaveError> {
         let info = sealed.info().clone();
-        match sealed.publish()? {
-            Publication::Created => {
-                let location = self.storage.location(&wal.name);
-                let stored = StoredWal {
-                    info: info.clone(),
-                    location,
-                    is_durable: true,
-                };
-                published.add(stored, false);
-                published.retired.push(wal);
-                Ok(FileResult::Saved {
-                    info,
-                    source_size_bytes: source.metadata.len(),
-                })
+        let location = self.storage.location(&wal.name);
+        if sealed.publish()? == Publication::Created {
+            let stored = StoredWal {
+                info: info.clone(),
+                location,
+                is_durable: true,
+            };
+            group.add(stored, false);
+            return Ok(Published::Done(Done { wal, source, info }));
+        }
+        // Somebody was faster than us since we looked, or it is something that cannot be read.
+        match self.storage.find(&wal.name) {
+            Ok(Some(stored)) => {
+                let likeness = self.compare(&source, &stored)?;
+                self.settle(wal, stored, likeness, source, keeper, group)
             }
-            // Somebody was faster than us since we looked.
-            Publication::AlreadyExists => match self.storage.find(&wal.name)? {
-                Some(stored) => {
-                    let likeness = self.compare(&source, &stored)?;
-                    self.settle(wal, stored, likeness, &source, keeper, published)
-                }
-                None => Err(StorageError {
-                    action: "publish",
-                    location: self.storage.location(&wal.name),
-                    source: io::Error::other("the name was taken, and now it is free again"),
-                }
-                .into()),
-            },
+            Ok(None) => {
+                let error = io::Error::other("the name is taken, but there is no file");
+                Err(SaveError::archived_copy(&wal.name, location, error))
+            }
+            Err(error) => Err(SaveError::archived_copy(&wal.name, location, error.source)),
         }
     }
 
@@ -171,75 +187,142 @@ impl Archive<'_> {
         wal: &'f WalFile,
         stored: StoredWal,
         likeness: Likeness,
-        source: &Source,
+        source: Source,
         keeper: &dyn SourceKeeper,
-        published: &mut Published<'f>,
-    ) -> Result<FileResult, SaveError> {
+        group: &mut Group,
+    ) -> Result<Published<'f>, SaveError> {
         let (info, location) = (stored.info.clone(), stored.location.clone());
         // Whatever it is, it is in the archive, so xlogdb must list it.
-        published.add(stored, true);
-        if likeness == Likeness::Same {
-            published.retired.push(wal);
-            return Ok(FileResult::Saved {
-                info,
-                source_size_bytes: source.metadata.len(),
-            });
-        }
-        let error = SaveError::Different {
-            name: wal.name.clone(),
-            location,
+        group.add(stored, true);
+        let name = wal.name.clone();
+        let error = match likeness {
+            Likeness::Same => return Ok(Published::Done(Done { wal, source, info })),
+            Likeness::Different => SaveError::Different { name, location },
+            Likeness::Unknown => SaveError::Incomparable { name, location },
         };
-        match set_aside(wal, SetAside::Duplicate, keeper)? {
-            Some(path) => Ok(FileResult::SetAside {
-                path,
-                reason: error.to_string(),
-            }),
-            None => Err(error),
+        match set_aside(wal, &source, SetAside::Duplicate, keeper)? {
+            Aside::Moved(path) => {
+                let reason = error.to_string();
+                Ok(Published::Decided(FileResult::SetAside { path, reason }))
+            }
+            Aside::Changed => Ok(Published::Decided(FileResult::Vanished)),
+            Aside::Stays => Err(error),
         }
     }
 
-    /// Steps 2 to 4.
-    fn make_durable(
-        &self,
-        published: Published<'_>,
-        keeper: &dyn SourceKeeper,
-    ) -> Result<(), SaveError> {
-        let Published {
-            stored,
-            entries,
-            retired,
-        } = published;
-        if stored.is_empty() {
+    /// Steps 2 and 3.
+    fn make_durable(&self, group: Group) -> Result<(), SaveError> {
+        if group.stored.is_empty() {
             return Ok(());
         }
-        self.storage.sync(&stored)?;
-        self.catalog.append(entries, &Contents(self.storage))?;
-        keeper.retire(&retired).map_err(|source| {
-            let path = retired
-                .first()
-                .map(|wal| wal.path.clone())
-                .unwrap_or_default();
-            SaveError::Retire { path, source }
-        })
+        self.storage.sync(&group.stored)?;
+        Ok(self
+            .catalog
+            .append(group.entries, group.catalog, &Contents(self.storage))?)
     }
+}
+
+/// Step 4: takes the sources away, each by itself, so that one that cannot go does not keep others.
+fn retire<'f>(
+    published: Vec<(&'f WalFile, Published<'f>)>,
+    keeper: &dyn SourceKeeper,
+) -> Vec<(&'f WalFile, FileResult)> {
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| FileResult::Failed(SaveError::Retire { path, source })
+    };
+    let mut removed = false;
+    let mut results: Vec<(&WalFile, FileResult)> = published
+        .into_iter()
+        .map(|(wal, outcome)| {
+            let result = match outcome {
+                Published::Decided(result) => result,
+                Published::Done(Done { wal, source, info }) => match remove(wal, &source, keeper) {
+                    Ok(()) => {
+                        removed = true;
+                        let source_size_bytes = source.metadata.len();
+                        FileResult::Saved {
+                            info,
+                            source_size_bytes,
+                        }
+                    }
+                    Err(error) => failed(&wal.path)(error),
+                },
+            };
+            (wal, result)
+        })
+        .collect();
+    if removed
+        && let Err(error) = keeper.sync()
+        && let Some((wal, _)) = results.last()
+    {
+        let wal = *wal;
+        results.push((wal, failed(&wal.path)(error)));
+    }
+    results
+}
+
+/// Removes a source, unless its name stands for something else by now: a sender that tries again
+/// may have replaced it, and the next run will see to that file.
+fn remove(wal: &WalFile, source: &Source, keeper: &dyn SourceKeeper) -> io::Result<()> {
+    if !keeper.is_ours() || Identity::of(&source.metadata).is_at(&wal.path) {
+        return keeper.remove(wal);
+    }
+    tracing::info!(
+        "{} has been replaced since it was archived: it stays",
+        wal.path.display()
+    );
+    Ok(())
+}
+
+/// After steps 2 or 3 have failed: every file that waited for them shares the fate, and one report
+/// is enough.
+fn undo<'f>(
+    published: Vec<(&'f WalFile, Published<'f>)>,
+    error: SaveError,
+) -> Vec<(&'f WalFile, FileResult)> {
+    let last = published.last().map(|(wal, _)| *wal);
+    let mut error = Some(error);
+    let mut results: Vec<(&WalFile, FileResult)> = Vec::new();
+    for (wal, outcome) in published {
+        match outcome {
+            Published::Decided(result) => results.push((wal, result)),
+            Published::Done(_) => {
+                results.extend(error.take().map(|error| (wal, FileResult::Failed(error))));
+            }
+        }
+    }
+    // Or only files that were set aside have a copy in the archive.
+    results.extend(
+        error
+            .zip(last)
+            .map(|(error, wal)| (wal, FileResult::Failed(error))),
+    );
+    results
+}
+
+/// What came of an attempt to take a file out of the queue.
+enum Aside {
+    Moved(PathBuf),
+    Stays,
+    Changed,
 }
 
 fn set_aside(
     wal: &WalFile,
+    source: &Source,
     reason: SetAside,
     keeper: &dyn SourceKeeper,
-) -> Result<Option<PathBuf>, SaveError> {
-    keeper
-        .set_aside(wal, reason)
-        .map_err(|source| SaveError::SetAside {
+) -> Result<Aside, SaveError> {
+    if keeper.is_ours() && !Identity::of(&source.metadata).is_at(&wal.path) {
+        return Ok(Aside::Changed);
+    }
+    match keeper.set_aside(wal, reason) {
+        Ok(Some(path)) => Ok(Aside::Moved(path)),
+        Ok(None) => Ok(Aside::Stays),
+        Err(source) => Err(SaveError::SetAside {
             path: wal.path.clone(),
             source,
-        })
-}
-
-impl FileResult {
-    /// Whether the file counts towards a batch: it has left the queue.
-    pub(super) fn counts(&self) -> bool {
-        matches!(self, FileResult::Saved { .. } | FileResult::SetAside { .. })
+        }),
     }
 }

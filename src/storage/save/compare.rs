@@ -4,55 +4,114 @@ use std::io::{self, Cursor, Read, Seek};
 
 use super::prepare::Likeness;
 use super::{Archive, SaveError, source_error};
-use crate::codec::{Encoding, HEAD_SIZE_BYTES};
+use crate::codec::{CodecError, Encoding, HEAD_SIZE_BYTES};
 use crate::config::{Compression, Encryption};
 use crate::storage::{Source, StoredWal};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, find_fault};
 
 /// How much of each side is held in memory.
-const CHUNK_SIZE_BYTES: usize = 256 << 10;
+const CHUNK_SIZE_BYTES: u64 = 256 << 10;
+
+type Stream = Box<dyn Read + Send>;
+
+/// Which of two files could not be read.
+enum Side {
+    Archived(io::Error),
+    Source(io::Error),
+}
 
 impl Archive<'_> {
     /// Compares content, byte for byte, never sizes or times alone.
     ///
-    /// An archived file that cannot be decoded is [`SaveError::ArchivedCopy`]; a source that
-    /// cannot is different from anything that can.
+    /// An archived file that cannot be decoded, or that cannot be what its name says, is
+    /// [`SaveError::ArchivedCopy`]: it must not condemn a good source.
     pub(super) fn compare(
         &self,
         source: &Source,
         stored: &StoredWal,
     ) -> Result<Likeness, SaveError> {
-        let archived_error = |error: io::Error| SaveError::ArchivedCopy {
-            name: source.name.clone(),
-            location: stored.location.clone(),
-            source: error,
-        };
-        // As they stand first: stored without any wrapping, or as the sender wrapped it.
-        if stored.info.size_bytes == source.metadata.len() {
-            let same = self.same(self.storage.open(stored)?, duplicate(source)?);
-            if same.map_err(|side| side.into_error(archived_error, &source.path))? {
-                return Ok(Likeness::Same);
+        match self.likeness(source, stored) {
+            Ok(Likeness::Different) => match self.archived_fault(stored)? {
+                Some(fault) => Err(archived_copy(
+                    source,
+                    stored,
+                    io::Error::new(io::ErrorKind::InvalidData, fault),
+                )),
+                None => Ok(Likeness::Different),
+            },
+            Ok(likeness) => Ok(likeness),
+            Err(Side::Source(error)) => Err(source_error(&source.path)(error)),
+            Err(Side::Archived(error)) => {
+                // Without a passphrase we could only try; Barman does not even do that.
+                let only_tried = stored.info.encryption.is_some() && !self.decoder.can_decrypt();
+                match CodecError::from_read(error) {
+                    CodecError::CommandFailed { .. } if only_tried => Ok(Likeness::Unknown),
+                    CodecError::ReadSource(error) => Err(archived_copy(source, stored, error)),
+                    error @ (CodecError::Damaged { .. } | CodecError::CommandFailed { .. }) => {
+                        Err(archived_copy(source, stored, io::Error::other(error)))
+                    }
+                    error => Err(SaveError::Decoder {
+                        name: source.name.clone(),
+                        location: stored.location.clone(),
+                        source: error,
+                    }),
+                }
             }
-        }
-        if stored.info.encryption.is_some() && !self.decoder.can_decrypt() {
-            return Ok(Likeness::Unknown);
-        }
-        let archived = match self.plain_archived(stored) {
-            Ok(archived) => archived,
-            Err(error) => return Err(archived_error(error)),
-        };
-        let Ok(plain_source) = self.decode(duplicate(source)?, source.carried, None) else {
-            return Ok(Likeness::Different);
-        };
-        match self.same(archived, plain_source) {
-            Ok(true) => Ok(Likeness::Same),
-            Ok(false) | Err(Side::Source(_)) => Ok(Likeness::Different),
-            Err(Side::Archived(error)) => Err(archived_error(error)),
         }
     }
 
+    fn likeness(&self, source: &Source, stored: &StoredWal) -> Result<Likeness, Side> {
+        // As they stand first: stored without any wrapping, or as the sender wrapped it.
+        if stored.info.size_bytes == source.metadata.len()
+            && same(
+                self.stored_form(stored).map_err(Side::Archived)?,
+                from_start(source)?,
+            )?
+        {
+            return Ok(Likeness::Same);
+        }
+        let archived = self.plain(stored).map_err(Side::Archived)?;
+        let plain_source = match self.decode(from_start(source)?, source.carried, None) {
+            Ok(plain_source) => plain_source,
+            Err(error) => return Err(Side::Source(error)),
+        };
+        match same(archived, plain_source) {
+            Ok(true) => Ok(Likeness::Same),
+            Ok(false) => Ok(Likeness::Different),
+            // Whatever the archive has, it can be decoded, and this cannot.
+            Err(Side::Source(error)) if is_damage(&error) => Ok(Likeness::Different),
+            Err(side) => Err(side),
+        }
+    }
+
+    /// Why an archived file cannot be what its name says, if validation is on.
+    fn archived_fault(
+        &self,
+        stored: &StoredWal,
+    ) -> Result<Option<impl std::error::Error + use<>>, SaveError> {
+        if self.validation.is_none() {
+            return Ok(None);
+        }
+        let judged = self.plain(stored).and_then(|mut stream| {
+            let mut head = Vec::with_capacity(LONG_HEADER_SIZE_BYTES);
+            (&mut stream)
+                .take(LONG_HEADER_SIZE_BYTES as u64)
+                .read_to_end(&mut head)?;
+            let size_bytes = head.len() as u64 + io::copy(&mut stream, &mut io::sink())?;
+            Ok(find_fault(&stored.info.name, size_bytes, &head, None))
+        });
+        judged.map_err(|error| {
+            SaveError::archived_copy(&stored.info.name, stored.location.clone(), error)
+        })
+    }
+
+    fn stored_form(&self, stored: &StoredWal) -> io::Result<Stream> {
+        self.storage.open(stored).map_err(|error| error.source)
+    }
+
     /// The archived file without its encryption, if it has any, and its compression.
-    fn plain_archived(&self, stored: &StoredWal) -> io::Result<Box<dyn Read + Send>> {
-        let mut stream = self.storage.open(stored).map_err(io::Error::other)?;
+    fn plain(&self, stored: &StoredWal) -> io::Result<Stream> {
+        let mut stream = self.stored_form(stored)?;
         if stored.info.encryption.is_some() {
             stream = self.decode(stream, None, Some(Encryption::Gpg))?;
         }
@@ -66,10 +125,10 @@ impl Archive<'_> {
 
     fn decode(
         &self,
-        stream: Box<dyn Read + Send>,
+        stream: Stream,
         compression: Option<Compression>,
         encryption: Option<Encryption>,
-    ) -> io::Result<Box<dyn Read + Send>> {
+    ) -> io::Result<Stream> {
         let encoding = Encoding {
             compression,
             encryption,
@@ -78,63 +137,53 @@ impl Archive<'_> {
             .decode(stream, &encoding)
             .map_err(io::Error::other)
     }
+}
 
-    /// Reads both to the first difference.
-    fn same(
-        &self,
-        mut archived: Box<dyn Read + Send>,
-        mut source: Box<dyn Read + Send>,
-    ) -> Result<bool, Side> {
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        loop {
-            read_chunk(&mut archived, &mut a).map_err(Side::Archived)?;
-            read_chunk(&mut source, &mut b).map_err(Side::Source)?;
-            if a != b {
-                // A damaged file also differs; only its end tells which of the two it is.
-                io::copy(&mut archived, &mut io::sink()).map_err(Side::Archived)?;
-                return Ok(false);
-            }
-            if a.is_empty() {
-                return Ok(true);
-            }
+/// Reads both to the first difference.
+fn same(mut archived: Stream, mut source: Stream) -> Result<bool, Side> {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    loop {
+        read_chunk(&mut archived, &mut a).map_err(Side::Archived)?;
+        read_chunk(&mut source, &mut b).map_err(Side::Source)?;
+        if a != b {
+            // A damaged file also differs; only its end tells which of the two it is.
+            io::copy(&mut archived, &mut io::sink()).map_err(Side::Archived)?;
+            return Ok(false);
+        }
+        if a.is_empty() {
+            return Ok(true);
         }
     }
 }
 
-/// Which of the two files could not be read.
-enum Side {
-    Archived(io::Error),
-    Source(io::Error),
-}
-
-impl Side {
-    fn into_error(
-        self,
-        archived: impl FnOnce(io::Error) -> SaveError,
-        source_path: &std::path::Path,
-    ) -> SaveError {
-        match self {
-            Side::Archived(error) => archived(error),
-            Side::Source(error) => source_error(source_path)(error),
-        }
-    }
-}
-
-fn read_chunk(stream: &mut Box<dyn Read + Send>, chunk: &mut Vec<u8>) -> io::Result<()> {
+fn read_chunk(stream: &mut Stream, chunk: &mut Vec<u8>) -> io::Result<()> {
     chunk.clear();
-    stream
-        .take(CHUNK_SIZE_BYTES as u64)
-        .read_to_end(chunk)
-        .map(drop)
+    stream.take(CHUNK_SIZE_BYTES).read_to_end(chunk).map(drop)
 }
 
 /// The source once more from its beginning.
-fn duplicate(source: &Source) -> Result<Box<dyn Read + Send>, SaveError> {
+fn from_start(source: &Source) -> Result<Stream, Side> {
     let again = (&source.file)
         .rewind()
         .and_then(|()| source.file.try_clone());
     match again {
         Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(source_error(&source.path)(error)),
+        Err(error) => Err(Side::Source(error)),
     }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<CodecError>());
+    cause.is_some_and(|cause| {
+        matches!(
+            cause,
+            CodecError::Damaged { .. } | CodecError::CommandFailed { .. }
+        )
+    })
+}
+
+fn archived_copy(source: &Source, stored: &StoredWal, error: io::Error) -> SaveError {
+    SaveError::archived_copy(&source.name, stored.location.clone(), error)
 }

@@ -16,6 +16,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+
 use super::{Recognition, StorageError, WalStorageStrategy};
 use crate::catalog::{Catalog, CatalogError};
 use crate::codec::{CodecError, Decoder, Encoder};
@@ -23,6 +25,9 @@ use crate::hooks::{Hooks, Refusal, Subject, Work};
 use crate::observe::{Event, Observer};
 use crate::wal::{WalFault, WalName};
 use commit::FileResult;
+
+/// A command that fails this often in a row fails for a reason that is not in the file.
+const FAILED_COMMANDS_MAX: usize = 3;
 
 /// A file that waits to be archived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,11 +69,15 @@ pub trait SourceKeeper: Debug + Sync {
     /// Whether a sender may have compressed the files.
     fn may_be_compressed(&self) -> bool;
 
-    /// Removes sources that are durable in the archive, and makes that durable.
-    fn retire(&self, durable: &[&WalFile]) -> io::Result<()>;
+    /// Removes a source that is durable in the archive. The caller has made sure that the name
+    /// still stands for what was archived.
+    fn remove(&self, wal: &WalFile) -> io::Result<()>;
 
-    /// Takes a file out of the queue, never overwriting anything, and returns where it is now;
-    /// `None` if it stays where it was.
+    /// Makes the removals durable, one step for all of them.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Takes a file out of the queue, durably and never overwriting anything, and returns where it
+    /// is now; `None` if it stays where it was.
     fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>>;
 }
 
@@ -102,9 +111,20 @@ pub enum SaveError {
         /// The archived file.
         location: String,
     },
-    /// The archived file of the same name cannot be read, so that the two cannot be compared.
+    /// The archive holds something under this name that cannot be decrypted to compare the two.
     #[error(
-        "{name} was not archived: the file of that name in the archive, {location}, cannot be read: {source}"
+        "{name} was not archived: {location} is already there, encrypted, and cannot be compared"
+    )]
+    Incomparable {
+        /// The file.
+        name: WalName,
+        /// The archived file.
+        location: String,
+    },
+    /// The archived file of the same name is damaged or cannot be read.
+    #[error(
+        "{name} was not archived: the file of that name in the archive, {location}, cannot be read: \
+         {source}"
     )]
     ArchivedCopy {
         /// The file.
@@ -113,6 +133,16 @@ pub enum SaveError {
         location: String,
         /// What is wrong with it.
         source: io::Error,
+    },
+    /// The archived file of the same name cannot be decoded, for a reason that is not in the file.
+    #[error("{name} was not archived: it cannot be compared with {location}: {source}")]
+    Decoder {
+        /// The file.
+        name: WalName,
+        /// The archived file.
+        location: String,
+        /// What failed.
+        source: CodecError,
     },
     /// The source cannot be moved to the errors directory.
     #[error("cannot move {} to the errors directory: {source}", path.display())]
@@ -153,51 +183,88 @@ fn moved_text(moved_to: &Option<PathBuf>) -> String {
 }
 
 impl SaveError {
+    /// An archived file that could not be read. Where that is the fault of this process and not of
+    /// the file, the storage as a whole has failed.
+    fn archived_copy(name: &WalName, location: String, source: io::Error) -> Self {
+        const OURS: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ESTALE];
+        let errno = source.raw_os_error().map(Errno::from_raw);
+        if errno.is_some_and(|errno| OURS.contains(&errno)) {
+            return StorageError {
+                action: "read",
+                location,
+                source,
+            }
+            .into();
+        }
+        SaveError::ArchivedCopy {
+            name: name.clone(),
+            location,
+            source,
+        }
+    }
+
     /// Whether the next file would meet the same trouble, so that going on makes no sense.
     pub fn stops_the_run(&self) -> bool {
         match self {
             SaveError::Source { .. }
             | SaveError::Invalid { .. }
             | SaveError::Different { .. }
+            | SaveError::Incomparable { .. }
             | SaveError::ArchivedCopy { .. }
-            | SaveError::SetAside { .. } => false,
-            SaveError::Retire { .. }
-            | SaveError::Codec { .. }
-            | SaveError::Storage(_)
-            | SaveError::Catalog(_) => true,
+            | SaveError::Decoder { .. }
+            | SaveError::SetAside { .. }
+            | SaveError::Retire { .. } => false,
+            // A command may have failed over this one file; `Run` counts how often it does.
+            SaveError::Codec { source, .. } => !matches!(source, CodecError::CommandFailed { .. }),
+            SaveError::Storage(_) | SaveError::Catalog(_) => true,
         }
     }
 
-    /// What the operator can do about it.
+    /// What the operator can do about it; `None` where the text says it already.
     pub fn hint(&self) -> Option<&'static str> {
-        match self {
+        Some(match self {
             SaveError::Source { .. } => {
-                Some("the file stays in the queue; check its permissions and its disk")
+                "the file stays in the queue; check its permissions and its disk"
             }
             SaveError::Invalid {
                 moved_to: Some(_), ..
-            } => Some(
-                "find out who sent it; if it is right, set validate_wal = \"off\" in walarch.toml and move it back",
-            ),
-            SaveError::Invalid { moved_to: None, .. } => Some(
-                "is this the right server? If the file is right, set validate_wal = \"off\" in walarch.toml",
-            ),
+            } => {
+                "find out who sent it; if it is right, set validate_wal = \"off\" in walarch.toml \
+                 and move it back"
+            }
+            SaveError::Invalid { moved_to: None, .. } => {
+                "is this the right server? If the file is right, set validate_wal = \"off\" in \
+                 walarch.toml"
+            }
             SaveError::Different { .. } => {
-                Some("two clusters may be archiving to the same server; nothing was overwritten")
+                "two clusters may be archiving to the same server; nothing was overwritten"
             }
-            SaveError::ArchivedCopy { .. } => Some(
-                "the source stays in the queue; move the damaged file out of the archive and run archive-wal again",
-            ),
-            SaveError::SetAside { .. } => {
-                Some("the file stays in the queue; check errors_directory")
+            SaveError::Incomparable { .. } => {
+                "set encryption_passphrase_command, so that walarch can see whether it is the same"
             }
+            SaveError::ArchivedCopy { .. } => {
+                "the source stays in the queue; if the file in the archive is damaged, move it away \
+                 and run archive-wal again"
+            }
+            SaveError::SetAside { .. } => "the file stays in the queue; check errors_directory",
             SaveError::Retire { .. } => {
-                Some("the archived copies are safe; the next run removes the sources once it may")
+                "the archived copy is safe; the next run removes the source once it may"
             }
-            SaveError::Codec { .. } | SaveError::Storage(_) | SaveError::Catalog(_) => {
-                Some("nothing was lost: the file stays where it is and the next run tries again")
+            SaveError::Decoder { source, .. } | SaveError::Codec { source, .. }
+                if matches!(
+                    source,
+                    CodecError::Configuration { .. } | CodecError::CommandNotStarted { .. }
+                ) =>
+            {
+                return None;
             }
-        }
+            SaveError::Decoder { .. }
+            | SaveError::Codec { .. }
+            | SaveError::Storage(_)
+            | SaveError::Catalog(_) => {
+                "nothing was lost: the file stays where it is and the next run tries again"
+            }
+        })
     }
 }
 
@@ -253,22 +320,26 @@ impl Archive<'_> {
         keeper: &dyn SourceKeeper,
         observer: &dyn Observer,
     ) -> SaveReport {
+        let report = SaveReport::default();
         let mut run = Run {
             keeper,
             observer,
             number: 0,
-            report: SaveReport::default(),
+            failed_commands: 0,
+            report,
         };
-        if self.hooks.any(Work::Archive) {
-            self.save_with_hooks(files, limit, &mut run);
-        } else {
-            self.save_in_parallel(files, limit, &mut run);
+        let in_parallel = files.len() > 1
+            && !self.hooks.any(Work::Archive)
+            && self.save_in_parallel(files, limit, &mut run);
+        if !in_parallel {
+            self.save_one_by_one(files, limit, &mut run);
         }
         run.report
     }
 
-    /// One file at a time: pre hooks, then the file is read, committed, then post hooks.
-    fn save_with_hooks(&self, files: &[WalFile], limit: Option<NonZeroUsize>, run: &mut Run<'_>) {
+    /// One file at a time: pre hooks, then the file is read, committed, then post hooks, as far as
+    /// there are any.
+    fn save_one_by_one(&self, files: &[WalFile], limit: Option<NonZeroUsize>, run: &mut Run<'_>) {
         for wal in files {
             let reached = limit.is_some_and(|limit| run.number - run.report.failed >= limit.get());
             if reached || self.stop.load(Ordering::Relaxed) {
@@ -337,6 +408,8 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     /// How many files have been begun.
     number: usize,
+    /// How many files in a row an external command could not encode.
+    failed_commands: usize,
     report: SaveReport,
 }
 
@@ -364,6 +437,7 @@ impl Run<'_> {
             FileResult::Saved {
                 source_size_bytes, ..
             } => {
+                self.failed_commands = 0;
                 self.report.archived += 1;
                 self.observer.notice(&Event::Archived {
                     name,
@@ -377,19 +451,17 @@ impl Run<'_> {
                 false
             }
             FileResult::Vanished => {
-                tracing::debug!(
-                    "{} is gone: somebody else took care of it",
-                    wal.path.display()
-                );
+                tracing::debug!("{} is not there to be archived", wal.path.display());
                 false
             }
             FileResult::Failed(error) => {
                 self.report.failed += 1;
+                self.failed_commands += usize::from(matches!(error, SaveError::Codec { .. }));
                 self.observer.notice(&Event::Failed {
                     name,
                     error: &error,
                 });
-                error.stops_the_run()
+                error.stops_the_run() || self.failed_commands >= FAILED_COMMANDS_MAX
             }
         }
     }

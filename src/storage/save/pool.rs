@@ -1,17 +1,24 @@
 //! Worker threads that stage, and the committer that takes their results in order.
 
 use std::collections::BTreeMap;
+use std::iter;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::prepare::Prepared;
 use super::{Archive, Run, SaveError, SourceKeeper, WalFile};
 
 /// The most files that are committed in one step.
 const GROUP_MAX: usize = 32;
+
+/// How long a group that is not full waits for more. Slow codecs make small groups, so that what is
+/// sealed does not stay uncommitted for long.
+const GROUP_WAIT: Duration = Duration::from_millis(100);
 
 /// How many files may be staged beyond the last committed one. They lie on disk, not in memory.
 const AHEAD_MAX: usize = 2 * GROUP_MAX;
@@ -76,32 +83,49 @@ impl Dispenser {
     }
 }
 
+/// Ends the handing out when its owner ends, even by a panic: nobody may wait for it then.
+struct CloseOnDrop<'a>(&'a Dispenser);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.update(|state| state.closed = true);
+    }
+}
+
 impl Archive<'_> {
     /// Stages on `jobs` threads, commits on this one.
+    ///
+    /// Returns false, with nothing done, if not one thread can be started.
     pub(super) fn save_in_parallel(
         &self,
         files: &[WalFile],
         limit: Option<NonZeroUsize>,
         run: &mut Run<'_>,
-    ) {
+    ) -> bool {
         let dispenser = Dispenser {
             state: Mutex::default(),
             changed: Condvar::new(),
             length: files.len(),
             limit,
         };
-        let workers = self.jobs.get().min(files.len());
         let keeper = run.keeper;
         thread::scope(|scope| {
+            let _close = CloseOnDrop(&dispenser);
             let (sender, outcomes) = mpsc::channel();
-            for _ in 0..workers {
-                let sender = sender.clone();
-                scope.spawn(|| self.stage_files(files, &dispenser, keeper, sender));
-            }
+            let dispenser = &dispenser;
+            let started = (0..self.jobs.get().min(files.len()))
+                .map_while(|_| {
+                    let sender = sender.clone();
+                    let work = move || self.stage_files(files, dispenser, keeper, sender);
+                    thread::Builder::new().spawn_scoped(scope, work).ok()
+                })
+                .count();
             drop(sender);
-            self.commit_in_order(files, &dispenser, &outcomes, run);
-            dispenser.update(|state| state.closed = true);
-        });
+            if started > 0 {
+                self.commit_in_order(files, dispenser, &outcomes, run);
+            }
+            started > 0
+        })
     }
 
     fn stage_files(
@@ -111,15 +135,18 @@ impl Archive<'_> {
         keeper: &dyn SourceKeeper,
         sender: Sender<Outcome>,
     ) {
+        let close = CloseOnDrop(dispenser);
         while !self.stop.load(Ordering::Relaxed)
             && let Some(index) = dispenser.take()
             && let Some(wal) = files.get(index)
         {
             // The committer is gone when the run has ended: what was staged is undone by dropping.
             if sender.send((index, self.prepare(wal, keeper))).is_err() {
-                return;
+                break;
             }
         }
+        // Others may still have files to stage: only a panic closes for all.
+        mem::forget(close);
     }
 
     fn commit_in_order(
@@ -131,19 +158,30 @@ impl Archive<'_> {
     ) {
         let mut waiting: BTreeMap<usize, Result<Prepared, SaveError>> = BTreeMap::new();
         let (mut next, mut received) = (0, 0);
-        while let Ok(outcome) = outcomes.recv() {
-            for (index, prepared) in std::iter::once(outcome).chain(outcomes.try_iter()) {
-                waiting.insert(index, prepared);
-                received += 1;
-            }
+        loop {
+            let (waited_enough, ended) = match outcomes.recv_timeout(GROUP_WAIT) {
+                Ok(outcome) => {
+                    for (index, prepared) in iter::once(outcome).chain(outcomes.try_iter()) {
+                        waiting.insert(index, prepared);
+                        received += 1;
+                    }
+                    (false, false)
+                }
+                Err(RecvTimeoutError::Timeout) => (true, false),
+                Err(RecvTimeoutError::Disconnected) => (true, true),
+            };
             let ready = waiting
                 .keys()
                 .zip(next..)
                 .take_while(|(index, at)| *index == at)
                 .count();
+            if ready == 0 && ended {
+                break;
+            }
             // Fewer, larger groups cost fewer synchronisations; but nobody waits for a full one
             // when no more is coming.
-            if ready < GROUP_MAX && !dispenser.is_drained(received) {
+            let due = waited_enough || ready >= GROUP_MAX || dispenser.is_drained(received);
+            if ready == 0 || !due {
                 continue;
             }
             let group: Vec<_> = (next..next + ready)
@@ -153,7 +191,7 @@ impl Archive<'_> {
             let mut uncounted = ready;
             let mut ends = false;
             for (wal, result) in self.commit(group, run.keeper) {
-                uncounted -= usize::from(result.counts());
+                uncounted = uncounted.saturating_sub(usize::from(result.counts()));
                 ends |= run.result(wal, result);
             }
             if ends {

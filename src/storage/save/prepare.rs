@@ -3,13 +3,23 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
 use super::{Archive, SaveError, SourceKeeper, WalFile, source_error};
 use crate::codec::{CodecError, HEAD_SIZE_BYTES};
+use crate::durable::Identity;
 use crate::storage::{Recognition, SealedWal, Source, StoredWal};
 use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault, find_fault};
+
+/// A file that was changed longer ago than this is not being written any more.
+const FRESH_MAX: Duration = Duration::from_secs(10);
+
+/// How long a fresh file that looks wrong is watched for changes, and how often.
+const WATCH: Duration = Duration::from_millis(1000);
+const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a worker hands to the committer.
 pub(super) enum Prepared {
@@ -25,7 +35,7 @@ pub(super) enum Prepared {
         source: Source,
     },
     /// The file cannot be what its name says.
-    Invalid(WalFault),
+    Invalid { fault: WalFault, source: Source },
     /// The file went away after the queue was read.
     Vanished,
 }
@@ -106,15 +116,29 @@ impl Archive<'_> {
             return Ok(Prepared::Vanished);
         };
         if let Some(fault) = self.fault_of(&source, &head) {
-            return Ok(Prepared::Invalid(fault));
+            if keeper.is_ours() && is_being_written(&source) {
+                tracing::info!("{} is still being written: it stays", wal.path.display());
+                return Ok(Prepared::Vanished);
+            }
+            return Ok(Prepared::Invalid { fault, source });
         }
-        if let Some(stored) = self.storage.find(&wal.name)? {
-            let likeness = self.compare(&source, &stored)?;
-            return Ok(Prepared::Found {
-                stored,
-                likeness,
-                source,
-            });
+        match self.storage.find(&wal.name) {
+            Ok(None) => {}
+            Ok(Some(stored)) => {
+                let likeness = self.compare(&source, &stored)?;
+                return Ok(Prepared::Found {
+                    stored,
+                    likeness,
+                    source,
+                });
+            }
+            Err(error) => {
+                return Err(SaveError::archived_copy(
+                    &wal.name,
+                    error.location,
+                    error.source,
+                ));
+            }
         }
         let sealed = self.seal(&mut source)?;
         Ok(Prepared::Sealed { sealed, source })
@@ -152,6 +176,38 @@ impl Archive<'_> {
                     source: error,
                 },
             })?;
+        let now = source.file.metadata().map_err(source_error(&source.path))?;
+        if Identity::of(&now) != Identity::of(&source.metadata) {
+            let changed = io::Error::other("it changed while it was read");
+            return Err(source_error(&source.path)(changed));
+        }
         Ok(staged.seal(&encoding)?)
     }
+}
+
+/// Whether somebody writes to a file that looks wrong: then it may yet become what it should be.
+///
+/// Only a file that was changed moments ago is watched, for a moment.
+fn is_being_written(source: &Source) -> bool {
+    let found = Identity::of(&source.metadata);
+    let age = source
+        .metadata
+        .modified()
+        .ok()
+        .and_then(|modified| modified.elapsed().ok());
+    if age.is_none_or(|age| age > FRESH_MAX) {
+        return false;
+    }
+    let end = Instant::now() + WATCH;
+    while Instant::now() < end {
+        thread::sleep(WATCH_PAUSE);
+        if source
+            .file
+            .metadata()
+            .map_or(true, |metadata| Identity::of(&metadata) != found)
+        {
+            return true;
+        }
+    }
+    false
 }

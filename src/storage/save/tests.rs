@@ -39,8 +39,12 @@ impl SourceKeeper for Queue {
         true
     }
 
-    fn retire(&self, wals: &[&WalFile]) -> io::Result<()> {
-        wals.iter().try_for_each(|wal| durable::remove(&wal.path))
+    fn remove(&self, wal: &WalFile) -> io::Result<()> {
+        durable::remove(&wal.path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        durable::sync_directory(&self.0)
     }
 
     fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {
