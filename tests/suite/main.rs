@@ -5,6 +5,7 @@
 //! | `config` | does the configuration mean what it means to Barman? |
 //! | `harness` | can the tools of this crate fail? (they find Barman's known violations) |
 //! | `archive` | what does `archive-wal SERVER` do with each kind of file? |
+//! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
@@ -22,5 +23,11 @@
 
 mod archive;
 mod config;
+mod command_mode;
+mod faults;
 mod harness;
+mod hooks;
+mod side_by_side;
 mod support;
+mod validation;
+mod xlogdb;

@@ -163,15 +163,24 @@ impl Scenario {
             "the run changes nothing: there is nothing to sweep"
         );
         let mut struck = 0;
+        let mut breaches = Vec::new();
         for target in &chosen {
             let (hit, broken) = self.strike(recorded_in.root(), target, fault);
-            assert!(
-                broken.is_empty(),
-                "{fault:?} at {target:?}:\n{}",
-                broken.join("\n")
-            );
             struck += usize::from(hit);
+            if !broken.is_empty() {
+                breaches.push(format!(
+                    "{fault:?} at {target:?}:\n    {}",
+                    broken.join("\n    ")
+                ));
+            }
         }
+        let count = breaches.len();
+        assert!(
+            breaches.is_empty(),
+            "{count} of {} runs:\n{}",
+            chosen.len(),
+            breaches.join("\n")
+        );
         struck
     }
 

@@ -63,10 +63,12 @@ pub struct Protocol {
 
 impl Protocol {
     pub fn before(home: &Home) -> Self {
+        // Descriptors show in the trace with their real paths.
+        let wals = home.wals().canonicalize().unwrap();
         let mut protocol = Self {
-            wals: home.wals(),
+            xlogdb: wals.join("main-xlog.db"),
+            wals,
             errors: home.errors(),
-            xlogdb: home.xlogdb_file(),
             sources: BTreeSet::new(),
             untouchable: None,
             names: HashMap::new(),

@@ -17,15 +17,6 @@ pub enum Tool {
 
 pub use Tool::{Barman, Walarch};
 
-/// walarch; or the real Barman when `WALARCH_TEST_TOOL=barman`, which shows the expectations that the two
-/// share and those in which walarch means to differ.
-pub fn under_test() -> Tool {
-    match std::env::var("WALARCH_TEST_TOOL").as_deref() {
-        Ok("barman") => Barman,
-        _ => Walarch,
-    }
-}
-
 /// What a run left on its standard streams, and how it ended.
 #[derive(Debug)]
 pub struct Run {
@@ -51,7 +42,12 @@ impl Run {
 impl Tool {
     pub fn program(self) -> PathBuf {
         match self {
-            Walarch => PathBuf::from(env!("CARGO_BIN_EXE_walarch")),
+            // Another program in its place: a release build, or Barman, which shows the expectations that
+            // the two share and those in which walarch means to differ.
+            Walarch => std::env::var_os("WALARCH_TEST_PROGRAM").map_or_else(
+                || PathBuf::from(env!("CARGO_BIN_EXE_walarch")),
+                PathBuf::from,
+            ),
             Barman => barman_venv().join("bin/barman"),
         }
     }
