@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::support::cluster::archived_by_walarch;
 use crate::support::decode::decode;
 use crate::support::home::{Files, Home, mode, names, put, time_of};
 use crate::support::tool::{Run, Walarch, finish, start};
@@ -239,4 +240,17 @@ fn many_at_once_all_succeed_and_are_listed_once_each() {
         .map(|number| Segment::small(number).name())
         .collect();
     assert_eq!(listed, expected);
+}
+
+#[test]
+fn a_real_cluster_archives_by_it() {
+    let home = Home::with(&[("compression", "zstd")]);
+    // The server runs as another user when the tests run as root.
+    let text = fs::read_to_string(home.config_file()).unwrap();
+    home.write_config_text(&text.replace("barman_user = root", "barman_user = postgres"));
+    let done = archived_by_walarch(&home);
+    assert!(done.len() >= 2, "{:?}", done.keys());
+    for (name, bytes) in &done {
+        home.assert_archived(name, bytes);
+    }
 }

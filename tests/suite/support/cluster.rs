@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::{User, getuid};
 use tempfile::TempDir;
 
-use super::home::{Files, names};
+use super::home::{Files, Home, names, tree};
+use super::tool::Walarch;
 
 /// What a cluster archived in a short life: 16 MiB segments of a bulk load, of updates with full-page
 /// images and of an index build; a backup label; a promotion with its history file.
@@ -45,7 +46,40 @@ impl RealWal {
 /// The real WAL; the first caller waits some seconds for it.
 pub fn real_wal() -> &'static RealWal {
     static WAL: OnceLock<RealWal> = OnceLock::new();
-    WAL.get_or_init(|| Cluster::start().live_and_die())
+    WAL.get_or_init(|| Cluster::start(|folder| format!("cp %p {folder}/archive/%f")).live_and_die())
+}
+
+/// Lets a cluster of its own archive by `walarch archive-wal main %p` into the home. Returns what it
+/// believes to be archived and still has.
+pub fn archived_by_walarch(home: &Home) -> Files {
+    let mut cluster = Cluster::start(|folder| {
+        let config = home.config_file();
+        format!(
+            "{folder}/walarch -c {} archive-wal main %p",
+            config.display()
+        )
+    });
+    // The user of the server may not look into the folder where the program was built.
+    fs::copy(Walarch.program(), cluster.dir("walarch")).unwrap();
+    cluster.give(home.root());
+    cluster
+        .sql("CREATE TABLE t AS SELECT i, md5(i::text) AS a FROM generate_series(1, 100000) AS i");
+    cluster.sql("SELECT pg_switch_wal(); CREATE INDEX ON t (a)");
+    cluster.sql("SELECT pg_switch_wal(); CREATE TABLE last AS SELECT 1 AS one");
+    let failed = cluster.ask("SELECT failed_count FROM pg_stat_archiver");
+    assert_eq!(
+        failed.trim(),
+        "0",
+        "{}",
+        fs::read_to_string(cluster.dir("postgres")).unwrap()
+    );
+    cluster.stop_server();
+    let pg_wal = cluster.dir("data/pg_wal");
+    names(&pg_wal.join("archive_status"))
+        .iter()
+        .filter_map(|name| name.strip_suffix(".done"))
+        .filter_map(|name| Some((name.to_owned(), fs::read(pg_wal.join(name)).ok()?)))
+        .collect()
 }
 
 struct Cluster {
@@ -55,7 +89,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start() -> Self {
+    /// `archive_command` is told the cluster's folder.
+    fn start(archive_command: impl FnOnce(&str) -> String) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("walarch-pg.")
             .tempdir()
@@ -70,16 +105,8 @@ impl Cluster {
         for dir in [&archive, &received] {
             fs::create_dir(dir).unwrap();
         }
-        if getuid().is_root() {
-            let postgres = postgres_user();
-            for dir in [cluster.folder.path(), &archive, &received] {
-                chown(
-                    dir,
-                    Some(postgres.uid.as_raw()),
-                    Some(postgres.gid.as_raw()),
-                )
-                .unwrap();
-            }
+        for dir in [cluster.folder.path(), &archive, &received] {
+            cluster.give(dir);
         }
         let data = cluster.dir("data");
         let data = data.to_str().unwrap();
@@ -91,9 +118,9 @@ impl Cluster {
         );
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\narchive_mode = on\n\
-             archive_command = 'cp %p {}/%f'\nmax_wal_size = 4GB\n",
-            cluster.folder.path().display(),
-            archive.display()
+             archive_command = '{}'\nmax_wal_size = 4GB\n",
+            cluster.socket(),
+            archive_command(cluster.socket())
         );
         fs::write(cluster.dir("data/postgresql.auto.conf"), settings).unwrap();
         cluster.run_server();
@@ -162,12 +189,36 @@ impl Cluster {
         self.folder.path().to_str().unwrap()
     }
 
+    /// Makes the server's user the owner of all below.
+    fn give(&self, path: &Path) {
+        if getuid().is_root() {
+            let postgres = postgres_user();
+            for path in tree(path)
+                .iter()
+                .map(|inner| path.join(inner))
+                .chain([path.to_owned()])
+            {
+                chown(
+                    path,
+                    Some(postgres.uid.as_raw()),
+                    Some(postgres.gid.as_raw()),
+                )
+                .unwrap();
+            }
+        }
+    }
+
     fn sql(&self, statement: &str) {
+        self.ask(statement);
+    }
+
+    fn ask(&self, statement: &str) -> String {
         self.succeed(
             "psql",
             &[
                 "-X",
                 "-q",
+                "-At",
                 "-v",
                 "ON_ERROR_STOP=1",
                 "-h",
@@ -177,7 +228,7 @@ impl Cluster {
                 "-c",
                 statement,
             ],
-        );
+        )
     }
 
     fn run_server(&mut self) {

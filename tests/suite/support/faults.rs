@@ -291,6 +291,14 @@ impl Scenario {
                 ));
             }
         }
+        // The receiver finds its place by what must stay in `streaming`.
+        for name in names(&self.home.streaming()) {
+            let kept = fs::read(home.streaming().join(&name)).unwrap_or_default();
+            let before = fs::read(self.home.streaming().join(&name)).unwrap();
+            if !self.originals.contains_key(&name) && kept != before {
+                broken.push(format!("{name} did not stay in streaming"));
+            }
+        }
         let text = fs::read_to_string(home.xlogdb_file()).unwrap_or_default();
         if !text.is_empty() && !text.ends_with('\n') {
             broken.push(format!("the last xlogdb line is torn: {text:?}"));
