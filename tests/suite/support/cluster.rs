@@ -148,14 +148,15 @@ impl Cluster {
         // A session of its own each time: start and stop must share one.
         self.sql("SELECT pg_backup_start('nightly', true); SELECT pg_backup_stop(false)");
         self.sql("SELECT pg_switch_wal(); CREATE TABLE last AS SELECT 1 AS one");
-        let partial = wait_for("a partial file", || {
-            let name = names(&received)
-                .into_iter()
-                .find(|name| name.ends_with(".partial"))?;
-            let bytes = fs::read(received.join(&name)).ok()?;
-            Some((name, bytes))
+        let current = self.ask("SELECT pg_walfile_name(pg_current_wal_lsn())");
+        let partial = format!("{}.partial", current.trim());
+        // pg_receivewal fills a new file up to its full size before it writes WAL into it.
+        wait_for("the current partial file", || {
+            let size = received.join(&partial).metadata().ok()?.len();
+            (size == 16 << 20).then_some(())
         });
         end(receiver);
+        let bytes = fs::read(received.join(&partial)).unwrap();
         self.stop_server();
         // A promotion from standby mode starts the next timeline.
         fs::write(data.join("standby.signal"), "").unwrap();
@@ -176,7 +177,7 @@ impl Cluster {
             .collect();
         RealWal {
             archived,
-            partial,
+            partial: (partial, bytes),
             system_id,
         }
     }
