@@ -458,6 +458,12 @@ fn a_pipeline_as_custom_filter_gets_the_whole_file() {
     ]);
     let files = home.incoming_segments([1]);
     home.archive().exits(0);
+    // Barman stores the plain file: its redirections reach only the last command.
+    assert!(
+        fs::read(home.archived(FIRST))
+            .unwrap()
+            .starts_with(b"\x1f\x8b")
+    );
     home.assert_archived(FIRST, &files[FIRST]);
     home.incoming_segments([1]);
     home.archive().exits(0);
