@@ -215,7 +215,10 @@ mod tests {
             number: 20,
             logger: "walarch.cli".to_owned(),
             message: "100 % done".to_owned(),
-            time: "2026-11-21T12:00:00.0421+00:00[UTC]".parse().unwrap(),
+            time: "2026-11-21T12:00:00.0421Z"
+                .parse::<jiff::Timestamp>()
+                .unwrap()
+                .to_zoned(jiff::tz::TimeZone::UTC),
         };
         let format = "%(asctime)s [%(process)s] %(name)s %(levelname)s: %(message)s";
         let pid = std::process::id();

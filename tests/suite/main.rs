@@ -22,8 +22,8 @@
 )]
 
 mod archive;
-mod config;
 mod command_mode;
+mod config;
 mod faults;
 mod harness;
 mod hooks;
