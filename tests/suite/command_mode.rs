@@ -162,7 +162,12 @@ fn what_is_not_there_or_not_wal_is_refused() {
 
 #[test]
 fn a_server_that_takes_no_wal_refuses() {
-    for options in [&[("active", "false")][..], &[("disabled", "true")]] {
+    let without_a_slot = &[
+        ("archiver", "off"),
+        ("streaming_archiver", "on"),
+        ("slot_name", ""),
+    ];
+    for options in [&[("active", "false")][..], without_a_slot] {
         let (home, path, _) = home_and_pg_wal(options);
         let run = archive(&home, path.to_str().unwrap());
         assert_ne!(run.code, 0, "{options:?}");

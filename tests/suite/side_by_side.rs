@@ -236,9 +236,11 @@ fn batches() {
     }
 }
 
+/// Between 2 and the number of files Barman looks for the last segment in the batch instead of in
+/// the directory, and so takes one file less than it may.
 #[test]
-fn batches_of_streamed_files() {
-    for batch in ["0", "2", "3", "4", "9"] {
+fn batches_of_streamed_files_that_hold_the_whole_directory() {
+    for batch in ["0", "4", "9"] {
         let mut options = STREAMING.to_vec();
         options.push(("streaming_archiver_batch_size", batch));
         let home = Home::with(&options);
