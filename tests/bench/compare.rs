@@ -131,6 +131,10 @@ fn run(options: &Options) -> Result<()> {
             PathBuf::from,
         )
         .join("bin/barman");
+    if !barman.exists() {
+        let hint = "set WALARCH_BARMAN_VENV to a virtual environment with Barman 3.19.1";
+        return Err(format!("no Barman at {}; {hint}", barman.display()).into());
+    }
     eprintln!("taking real segments");
     let bench = Bench {
         runs: options.runs,

@@ -30,12 +30,17 @@ impl Home {
         for directory in ["base", "errors", "incoming", "meta", "streaming", "wals"] {
             fs::create_dir_all(root.join("main").join(directory))?;
         }
-        let user = User::from_uid(geteuid())?.ok_or("this user has no name")?.name;
+        let user = User::from_uid(geteuid())?
+            .ok_or("this user has no name")?
+            .name;
         let mut text = String::new();
         let home = root.display();
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
-        writeln!(text, "backup_method = postgres\nconninfo = host=/nonexistent")?;
+        writeln!(
+            text,
+            "backup_method = postgres\nconninfo = host=/nonexistent"
+        )?;
         writeln!(text, "streaming_conninfo = host=/nonexistent")?;
         for option in options {
             writeln!(text, "{option}")?;

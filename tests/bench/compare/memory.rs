@@ -25,7 +25,10 @@ pub(crate) fn memory(bench: &Bench) -> Result<Vec<Row>> {
     }
     let noise = incompressible(bench)?;
     for codec in ["zstd", "xz"] {
-        let what = format!("peak memory, {} incompressible segments, {codec}", noise.len());
+        let what = format!(
+            "peak memory, {} incompressible segments, {codec}",
+            noise.len()
+        );
         rows.push(peak(bench, what, codec, &noise, SMALL_BAR)?);
     }
     let large = large(bench)?;
@@ -47,7 +50,11 @@ fn peak(
     let compression = format!("compression = {codec}");
     let mut peak_kib = 0;
     for _ in 0..bench.runs.min(2) {
-        let options: &[&str] = if codec == "none" { &[] } else { &[&compression] };
+        let options: &[&str] = if codec == "none" {
+            &[]
+        } else {
+            &[&compression]
+        };
         let home = Home::create(bench.path("memory"), options)?;
         home.receive(segments)?;
         let cost = home.archive(bench, Tool::Walarch, None)?;

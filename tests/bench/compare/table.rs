@@ -7,8 +7,7 @@ use std::fmt;
 use crate::Result;
 
 /// The first two lines of the table.
-pub(crate) const HEAD: &str =
-    "| what | walarch | other | measured | bar |\n|---|---|---|---|---|";
+pub(crate) const HEAD: &str = "| what | walarch | other | measured | bar |\n|---|---|---|---|---|";
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -92,13 +91,21 @@ impl Pairs {
     /// How many times as much the other one took.
     pub(crate) fn ratio(&self) -> String {
         let pairs = self.walarch.iter().zip(&self.other);
-        spread(&pairs.map(|(walarch, other)| other / walarch).collect::<Vec<_>>())
+        spread(
+            &pairs
+                .map(|(walarch, other)| other / walarch)
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// How many times as much walarch took.
     pub(crate) fn inverse(&self) -> String {
         let pairs = self.walarch.iter().zip(&self.other);
-        spread(&pairs.map(|(walarch, other)| walarch / other).collect::<Vec<_>>())
+        spread(
+            &pairs
+                .map(|(walarch, other)| walarch / other)
+                .collect::<Vec<_>>(),
+        )
     }
 }
 
