@@ -11,7 +11,8 @@
 //! subdirectories hold real segments. Homes are made under `target/tmp`, which must be on a disk:
 //! what synchronising costs is part of the truth.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+// It talks to a terminal, and what it makes and removes is thrown away anyway.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
 #[path = "compare/corpus.rs"]
 mod corpus;
