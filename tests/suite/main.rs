@@ -10,6 +10,7 @@
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
+//! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -27,6 +28,7 @@ mod config;
 mod faults;
 mod harness;
 mod hooks;
+mod readme;
 mod side_by_side;
 mod support;
 mod validation;
