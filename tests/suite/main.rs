@@ -19,6 +19,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     reason = "a test that meets the unexpected must stop with a backtrace"
 )]
 

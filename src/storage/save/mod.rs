@@ -5,6 +5,7 @@
 
 mod commit;
 mod compare;
+mod error;
 mod pool;
 mod prepare;
 #[cfg(test)]
@@ -13,18 +14,18 @@ mod tests;
 use std::fmt::Debug;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-
-use super::{Recognition, StorageError, WalStorageStrategy};
-use crate::catalog::{Catalog, CatalogError};
-use crate::codec::{CodecError, Decoder, Encoder};
+use super::{Recognition, WalStorageStrategy};
+use crate::catalog::Catalog;
+use crate::codec::{Decoder, Encoder};
 use crate::hooks::{Hooks, Refusal, Subject, Work};
 use crate::observe::{Event, Observer};
-use crate::wal::{WalFault, WalName};
+use crate::wal::WalName;
 use commit::FileResult;
+pub use error::SaveError;
+use error::source_error;
 
 /// A command that fails this often in a row fails for a reason that is not in the file.
 const FAILED_COMMANDS_MAX: usize = 3;
@@ -79,193 +80,6 @@ pub trait SourceKeeper: Debug + Sync {
     /// Takes a file out of the queue, durably and never overwriting anything, and returns where it
     /// is now; `None` if it stays where it was.
     fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>>;
-}
-
-/// Why a file was not archived.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SaveError {
-    /// The source cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Source {
-        /// The source.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The source cannot be the segment that its name promises.
-    #[error("{name} was not archived: {fault}{}", moved_text(moved_to))]
-    Invalid {
-        /// The file.
-        name: WalName,
-        /// The evidence.
-        fault: WalFault,
-        /// Where it is now, if it was moved.
-        moved_to: Option<PathBuf>,
-    },
-    /// The archive holds something else under this name, and the source must stay where it is.
-    #[error("{name} was not archived: {location} is already there with different content")]
-    Different {
-        /// The file.
-        name: WalName,
-        /// The archived file.
-        location: String,
-    },
-    /// The archive holds something under this name that cannot be decrypted to compare the two.
-    #[error(
-        "{name} was not archived: {location} is already there, encrypted, and cannot be compared"
-    )]
-    Incomparable {
-        /// The file.
-        name: WalName,
-        /// The archived file.
-        location: String,
-    },
-    /// The archived file of the same name is damaged or cannot be read.
-    #[error(
-        "{name} was not archived: the file of that name in the archive, {location}, cannot be read: \
-         {source}"
-    )]
-    ArchivedCopy {
-        /// The file.
-        name: WalName,
-        /// The archived file.
-        location: String,
-        /// What is wrong with it.
-        source: io::Error,
-    },
-    /// The archived file of the same name cannot be decoded, for a reason that is not in the file.
-    #[error("{name} was not archived: it cannot be compared with {location}: {source}")]
-    Decoder {
-        /// The file.
-        name: WalName,
-        /// The archived file.
-        location: String,
-        /// What failed.
-        source: CodecError,
-    },
-    /// The source cannot be moved to the errors directory.
-    #[error("cannot move {} to the errors directory: {source}", path.display())]
-    SetAside {
-        /// The source.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The source cannot be removed, although it is safe in the archive.
-    #[error("cannot remove {}: {source}", path.display())]
-    Retire {
-        /// The source, or the first of several.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Compression or encryption failed.
-    #[error("cannot encode {}: {source}", path.display())]
-    Codec {
-        /// The source.
-        path: PathBuf,
-        /// What failed.
-        source: CodecError,
-    },
-    /// The storage failed.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// xlogdb failed.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-}
-
-fn moved_text(moved_to: &Option<PathBuf>) -> String {
-    moved_to.as_ref().map_or(String::new(), |path| {
-        format!("; moved to {}", path.display())
-    })
-}
-
-impl SaveError {
-    /// An archived file that could not be read. Where that is the fault of this process and not of
-    /// the file, the storage as a whole has failed.
-    fn archived_copy(name: &WalName, location: String, source: io::Error) -> Self {
-        const OURS: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ESTALE];
-        let errno = source.raw_os_error().map(Errno::from_raw);
-        if errno.is_some_and(|errno| OURS.contains(&errno)) {
-            return StorageError {
-                action: "read",
-                location,
-                source,
-            }
-            .into();
-        }
-        SaveError::ArchivedCopy {
-            name: name.clone(),
-            location,
-            source,
-        }
-    }
-
-    /// Whether the next file would meet the same trouble, so that going on makes no sense.
-    pub fn stops_the_run(&self) -> bool {
-        match self {
-            SaveError::Source { .. }
-            | SaveError::Invalid { .. }
-            | SaveError::Different { .. }
-            | SaveError::Incomparable { .. }
-            | SaveError::ArchivedCopy { .. }
-            | SaveError::Decoder { .. }
-            | SaveError::SetAside { .. }
-            | SaveError::Retire { .. } => false,
-            // A command may have failed over this one file; `Run` counts how often it does.
-            SaveError::Codec { source, .. } => !matches!(source, CodecError::CommandFailed { .. }),
-            SaveError::Storage(_) | SaveError::Catalog(_) => true,
-        }
-    }
-
-    /// What the operator can do about it; `None` where the text says it already.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            SaveError::Source { .. } => {
-                "the file stays in the queue; check its permissions and its disk"
-            }
-            SaveError::Invalid {
-                moved_to: Some(_), ..
-            } => {
-                "find out who sent it; if it is right, set validate_wal = \"off\" in walarch.toml \
-                 and move it back"
-            }
-            SaveError::Invalid { moved_to: None, .. } => {
-                "is this the right server? If the file is right, set validate_wal = \"off\" in \
-                 walarch.toml"
-            }
-            SaveError::Different { .. } => {
-                "two clusters may be archiving to the same server; nothing was overwritten"
-            }
-            SaveError::Incomparable { .. } => {
-                "set encryption_passphrase_command, so that walarch can see whether it is the same"
-            }
-            SaveError::ArchivedCopy { .. } => {
-                "the source stays in the queue; if the file in the archive is damaged, move it away \
-                 and run archive-wal again"
-            }
-            SaveError::SetAside { .. } => "the file stays in the queue; check errors_directory",
-            SaveError::Retire { .. } => {
-                "the archived copy is safe; the next run removes the source once it may"
-            }
-            SaveError::Decoder { source, .. } | SaveError::Codec { source, .. }
-                if matches!(
-                    source,
-                    CodecError::Configuration { .. } | CodecError::CommandNotStarted { .. }
-                ) =>
-            {
-                return None;
-            }
-            SaveError::Decoder { .. }
-            | SaveError::Codec { .. }
-            | SaveError::Storage(_)
-            | SaveError::Catalog(_) => {
-                "nothing was lost: the file stays where it is and the next run tries again"
-            }
-        })
-    }
 }
 
 /// What a call of [`Archive::save`] came to.
@@ -464,13 +278,5 @@ impl Run<'_> {
                 error.stops_the_run() || self.failed_commands >= FAILED_COMMANDS_MAX
             }
         }
-    }
-}
-
-/// An error about a source.
-fn source_error(path: &Path) -> impl FnOnce(io::Error) -> SaveError + '_ {
-    move |source| SaveError::Source {
-        path: path.to_owned(),
-        source,
     }
 }
