@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use super::queue::Queue;
 use super::{Batch, WalArchiver};
 use crate::config::ServerConfig;
-use crate::durable;
-use crate::storage::{SetAside, SourceKeeper, WalFile};
+use crate::storage::SourceKeeper;
 
 /// Archives `incoming_wals_directory`.
 #[derive(Debug)]
@@ -21,39 +20,20 @@ impl File {
     /// Touches nothing.
     pub fn new(server: &ServerConfig) -> Self {
         File {
-            queue: Queue::new(&server.incoming_wals_directory, server),
+            // A sender may have compressed it.
+            queue: Queue::new(&server.incoming_wals_directory, true, server),
             batch_size: server.archiver_batch_size,
         }
-    }
-}
-
-impl SourceKeeper for File {
-    fn is_ours(&self) -> bool {
-        true
-    }
-
-    fn may_be_compressed(&self) -> bool {
-        true
-    }
-
-    fn remove(&self, wal: &WalFile) -> io::Result<()> {
-        durable::remove(&wal.path)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.queue.sync()
-    }
-
-    fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {
-        self.queue
-            .move_to_errors(&wal.path, reason.suffix())
-            .map(Some)
     }
 }
 
 impl WalArchiver for File {
     fn name(&self) -> &'static str {
         "file archival"
+    }
+
+    fn keeper(&self) -> &dyn SourceKeeper {
+        &self.queue
     }
 
     fn next_batch(&self) -> io::Result<Batch> {

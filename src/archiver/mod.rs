@@ -6,6 +6,7 @@ mod identity;
 mod queue;
 mod streaming;
 
+use std::fmt::Debug;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -47,9 +48,12 @@ impl Batch {
 /// [`next_batch`](Self::next_batch) reads the queue's directory once and opens no file. It offers
 /// only what is complete: never a file that is still being received, and never the one that a
 /// receiver needs to find its place again.
-pub trait WalArchiver: SourceKeeper {
+pub trait WalArchiver: Debug {
     /// What Barman calls this way of archiving: "file archival" or "streaming".
     fn name(&self) -> &'static str;
+
+    /// What becomes of the queue's files.
+    fn keeper(&self) -> &dyn SourceKeeper;
 
     /// What is there to be archived. A directory that is not there is an empty one.
     fn next_batch(&self) -> io::Result<Batch>;
@@ -88,7 +92,7 @@ pub fn run(
         listed: batch.listed,
         chosen,
     });
-    let mut report = archive.save(&batch.files, batch.limit, archiver, observer);
+    let mut report = archive.save(&batch.files, batch.limit, archiver.keeper(), observer);
     if chosen == 0 {
         observer.notice(&Event::NothingFound);
     }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::config::ServerConfig;
 use crate::durable;
-use crate::storage::WalFile;
+use crate::storage::{SetAside, SourceKeeper, WalFile};
 use crate::wal::WalName;
 
 /// The directory of one archiver, and where its outcasts go.
@@ -17,6 +17,7 @@ use crate::wal::WalName;
 pub(super) struct Queue {
     directory: PathBuf,
     errors_directory: PathBuf,
+    may_be_compressed: bool,
 }
 
 /// What lies in a queue, sorted by name.
@@ -28,10 +29,11 @@ pub(super) struct Listing {
 }
 
 impl Queue {
-    pub(super) fn new(directory: &Path, server: &ServerConfig) -> Self {
+    pub(super) fn new(directory: &Path, may_be_compressed: bool, server: &ServerConfig) -> Self {
         Queue {
             directory: directory.to_owned(),
             errors_directory: server.errors_directory.clone(),
+            may_be_compressed,
         }
     }
 
@@ -69,11 +71,6 @@ impl Queue {
         Ok(listing)
     }
 
-    /// Makes removals durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        durable::sync_directory(&self.directory)
-    }
-
     /// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between
     /// where that name is taken.
     pub(super) fn move_to_errors(&self, path: &Path, suffix: &str) -> io::Result<PathBuf> {
@@ -81,6 +78,28 @@ impl Queue {
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
         durable::move_aside(path, &self.errors_directory, names)
+    }
+}
+
+impl SourceKeeper for Queue {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
+    fn may_be_compressed(&self) -> bool {
+        self.may_be_compressed
+    }
+
+    fn remove(&self, wal: &WalFile) -> io::Result<()> {
+        durable::remove(&wal.path)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        durable::sync_directory(&self.directory)
+    }
+
+    fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {
+        self.move_to_errors(&wal.path, reason.suffix()).map(Some)
     }
 }
 

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use super::queue::Queue;
 use super::{Batch, WalArchiver};
 use crate::config::ServerConfig;
-use crate::durable;
-use crate::storage::{SetAside, SourceKeeper, WalFile};
+use crate::storage::{SourceKeeper, WalFile};
 use crate::wal::WalKind;
 
 /// Archives `streaming_wals_directory`.
@@ -23,41 +22,21 @@ impl Streaming {
     /// Touches nothing.
     pub fn new(server: &ServerConfig) -> Self {
         Streaming {
-            queue: Queue::new(&server.streaming_wals_directory, server),
+            // A receiver writes what the server sends, and that is never compressed.
+            queue: Queue::new(&server.streaming_wals_directory, false, server),
             batch_size: server.streaming_archiver_batch_size,
             server_name: server.name.clone(),
         }
     }
 }
 
-impl SourceKeeper for Streaming {
-    fn is_ours(&self) -> bool {
-        true
-    }
-
-    /// A receiver writes what the server sends, and that is never compressed.
-    fn may_be_compressed(&self) -> bool {
-        false
-    }
-
-    fn remove(&self, wal: &WalFile) -> io::Result<()> {
-        durable::remove(&wal.path)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.queue.sync()
-    }
-
-    fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {
-        self.queue
-            .move_to_errors(&wal.path, reason.suffix())
-            .map(Some)
-    }
-}
-
 impl WalArchiver for Streaming {
     fn name(&self) -> &'static str {
         "streaming"
+    }
+
+    fn keeper(&self) -> &dyn SourceKeeper {
+        &self.queue
     }
 
     fn next_batch(&self) -> io::Result<Batch> {
