@@ -70,6 +70,7 @@ impl<'a> Reporter<'a> {
         {
             bar.set_style(style);
         }
+        bar.set_message(HumanBytes(0).to_string());
         bar.enable_steady_tick(std::time::Duration::from_millis(PROGRESS_INTERVAL_MS));
         self.output.set_progress(Some(bar.clone()));
         self.bar.replace(Some(bar));
