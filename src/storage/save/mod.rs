@@ -26,6 +26,7 @@ use crate::wal::WalName;
 use commit::FileResult;
 pub use error::SaveError;
 use error::source_error;
+use pool::Permits;
 
 /// A command that fails this often in a row fails for a reason that is not in the file.
 const FAILED_COMMANDS_MAX: usize = 3;
@@ -206,7 +207,7 @@ impl Archive<'_> {
     }
 
     fn save_one(&self, wal: &WalFile, run: &Run<'_>) -> FileResult {
-        match self.prepare(wal, run.keeper) {
+        match self.prepare(wal, &Permits::new(NonZeroUsize::MIN), run.keeper) {
             Ok(prepared) => self
                 .commit(vec![(wal, Ok(prepared))], run.keeper)
                 .pop()

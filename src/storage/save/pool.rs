@@ -25,6 +25,47 @@ const AHEAD_MAX: usize = 2 * GROUP_MAX;
 
 type Outcome = (usize, Result<Prepared, SaveError>);
 
+/// How many threads there are for each file that may be encoded at a time: while one of them waits
+/// for its disk, the other encodes.
+const THREADS_PER_JOB: usize = 2;
+
+/// Lets as many threads encode at a time as there are jobs. Codecs need memory and a core each,
+/// waiting for the disk needs neither.
+#[derive(Debug)]
+pub(super) struct Permits {
+    free: Mutex<usize>,
+    returned: Condvar,
+}
+
+/// The right to encode, until it is dropped.
+pub(super) struct Permit<'a>(&'a Permits);
+
+impl Permits {
+    pub(super) fn new(jobs: NonZeroUsize) -> Self {
+        Permits {
+            free: Mutex::new(jobs.get()),
+            returned: Condvar::new(),
+        }
+    }
+
+    pub(super) fn take(&self) -> Permit<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .returned
+            .wait_while(free, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.returned.notify_one();
+    }
+}
+
 /// Hands out the files of a queue.
 struct Dispenser {
     state: Mutex<State>,
@@ -93,7 +134,7 @@ impl Drop for CloseOnDrop<'_> {
 }
 
 impl Archive<'_> {
-    /// Stages on `jobs` threads, commits on this one.
+    /// Stages on threads, `jobs` of which encode at a time, and commits on this one.
     ///
     /// Returns false, with nothing done, if not one thread can be started.
     pub(super) fn save_in_parallel(
@@ -108,15 +149,21 @@ impl Archive<'_> {
             length: files.len(),
             limit,
         };
+        let permits = &Permits::new(self.jobs);
         let keeper = run.keeper;
         thread::scope(|scope| {
             let _close = CloseOnDrop(&dispenser);
             let (sender, outcomes) = mpsc::channel();
             let dispenser = &dispenser;
-            let started = (0..self.jobs.get().min(files.len()))
+            let threads = self
+                .jobs
+                .get()
+                .saturating_mul(THREADS_PER_JOB)
+                .min(files.len());
+            let started = (0..threads)
                 .map_while(|_| {
                     let sender = sender.clone();
-                    let work = move || self.stage_files(files, dispenser, keeper, sender);
+                    let work = move || self.stage_files(files, dispenser, permits, keeper, sender);
                     thread::Builder::new().spawn_scoped(scope, work).ok()
                 })
                 .count();
@@ -132,6 +179,7 @@ impl Archive<'_> {
         &self,
         files: &[WalFile],
         dispenser: &Dispenser,
+        permits: &Permits,
         keeper: &dyn SourceKeeper,
         sender: Sender<Outcome>,
     ) {
@@ -141,7 +189,10 @@ impl Archive<'_> {
             && let Some(wal) = files.get(index)
         {
             // The committer is gone when the run has ended: what was staged is undone by dropping.
-            if sender.send((index, self.prepare(wal, keeper))).is_err() {
+            if sender
+                .send((index, self.prepare(wal, permits, keeper)))
+                .is_err()
+            {
                 break;
             }
         }

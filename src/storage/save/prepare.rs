@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
+use super::pool::Permits;
 use super::{Archive, SaveError, SourceKeeper, WalFile, source_error};
 use crate::codec::{CodecError, HEAD_SIZE_BYTES};
 use crate::durable::Identity;
@@ -110,6 +111,7 @@ impl Archive<'_> {
     pub(super) fn prepare(
         &self,
         wal: &WalFile,
+        permits: &Permits,
         keeper: &dyn SourceKeeper,
     ) -> Result<Prepared, SaveError> {
         let Some(Opened { mut source, head }) = open(wal, keeper, self.recognition)? else {
@@ -140,7 +142,7 @@ impl Archive<'_> {
                 ));
             }
         }
-        let sealed = self.seal(&mut source)?;
+        let sealed = self.seal(&mut source, permits)?;
         Ok(Prepared::Sealed { sealed, source })
     }
 
@@ -154,7 +156,11 @@ impl Archive<'_> {
         )
     }
 
-    fn seal(&self, source: &mut Source) -> Result<Box<dyn SealedWal>, SaveError> {
+    fn seal(
+        &self,
+        source: &mut Source,
+        permits: &Permits,
+    ) -> Result<Box<dyn SealedWal>, SaveError> {
         let carried = source.carried;
         if self.encoder.is_identity(carried)
             && let Some(sealed) = self.storage.adopt(source)?
@@ -163,6 +169,7 @@ impl Archive<'_> {
         }
         let mut staged = self.storage.stage(source)?;
         let size_bytes = source.metadata.len();
+        let permit = permits.take();
         let encoding = self
             .encoder
             .encode(&mut source.file, size_bytes, carried, &mut *staged)
@@ -176,6 +183,7 @@ impl Archive<'_> {
                     source: error,
                 },
             })?;
+        drop(permit);
         let now = source.file.metadata().map_err(source_error(&source.path))?;
         if Identity::of(&now) != Identity::of(&source.metadata) {
             let changed = io::Error::other("it changed while it was read");
