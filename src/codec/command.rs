@@ -3,12 +3,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -23,6 +25,9 @@ const STDERR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much passes from one pipe to the other at a time.
 const PIECE_SIZE_BYTES: usize = 256 * 1024;
+
+/// The most an ordinary user may ask for by default.
+const PIPE_SIZE_BYTES: i32 = 1024 * 1024;
 
 /// A command line, ready to be started any number of times.
 #[derive(Clone, Debug)]
@@ -102,6 +107,8 @@ impl Program {
         };
         match (stdin, stdout, stderr) {
             (Some(stdin), Some(stdout), Some(stderr)) => {
+                widen(&stdin);
+                widen(&stdout);
                 running.stderr = Some(collect_stderr(stderr));
                 Ok((running, stdin, stdout))
             }
@@ -116,6 +123,12 @@ impl Program {
             stderr,
         }
     }
+}
+
+/// Fewer, larger portions mean fewer switches between the processes. Where the system refuses, because the user has too
+/// many wide pipes already, the usual 64 KiB do as well.
+fn widen(pipe: impl AsFd) {
+    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE_BYTES));
 }
 
 /// `path_prefix` goes before PATH, as in Barman; without it the command inherits PATH.

@@ -46,8 +46,8 @@ impl Decoder {
     /// that error back into its cause. Bytes delivered before are to be thrown away then.
     ///
     /// What is *not* noticed: bytes altered (not missing) in zstd files without a checksum, which is how Barman
-    /// writes them, and in LZ4 files without one; and a Snappy stream cut exactly between two of
-    /// its chunks, unless it holds a WAL segment.
+    /// writes them, and in LZ4 files without one; and a Snappy stream, or a file of several members or frames,
+    /// that was cut exactly between two of them, unless it holds a WAL segment.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::error::CodecError;
 use super::flow::Stored;
 use super::lz4_frames::Lz4Frames;
+use super::segment_size::SegmentSize;
 use super::snappy_stream::SnappyStream;
 
 /// How much of the stored file is read at a time.
@@ -96,6 +97,7 @@ enum State {
 pub(super) struct Decompressing {
     format: Format,
     codec: Codec,
+    size: SegmentSize,
     state: State,
 }
 
@@ -112,6 +114,7 @@ impl Decompressing {
         Ok(Decompressing {
             format,
             codec,
+            size: SegmentSize::default(),
             state: State::Fresh,
         })
     }
@@ -138,8 +141,12 @@ impl Decompressing {
             if !self.codec.input().fill_buf()?.is_empty() {
                 return Err(io::Error::other("there are other bytes behind its end"));
             }
+            if let Some(complaint) = self.size.complaint() {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, complaint));
+            }
             self.state = State::Ended;
         }
+        self.size.watch(super::flow::head(buffer, count));
         Ok(count)
     }
 

@@ -12,6 +12,7 @@ mod command;
 mod compress;
 mod decoder;
 mod decompress;
+mod deflate;
 mod encoder;
 mod error;
 mod flow;
@@ -21,7 +22,9 @@ mod lz4_frames;
 mod magic;
 mod openpgp;
 mod options;
+mod segment_size;
 mod snappy_stream;
+mod zstd_frame;
 
 pub use decoder::Decoder;
 pub use encoder::Encoder;

@@ -230,6 +230,24 @@ fn a_snappy_segment_cut_between_chunks_is_an_error() {
 }
 
 #[test]
+fn a_gzip_segment_cut_between_members_is_an_error() {
+    let options = options(Compression::Gzip, CompressionLevel::Low);
+    let stored = encode(&options, &wal_like(16 << 20)).unwrap();
+    let second_member = 1 + stored[1..]
+        .windows(4)
+        .rposition(|bytes| bytes == b"\x1f\x8b\x08\0")
+        .unwrap();
+    let error = decode(&options, &stored[..second_member]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("8388608 bytes of a WAL segment of 16777216"),
+        "{error}"
+    );
+    decode(&options, &stored).unwrap();
+}
+
+#[test]
 fn an_altered_byte_is_an_error() {
     for content in [noise(100_000, 9), wal_like(1 << 20)] {
         for compression in IN_PROCESS {
