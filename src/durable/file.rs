@@ -49,6 +49,9 @@ impl Identity {
 pub struct Temporary {
     path: PathBuf,
     identity: Identity,
+    /// As long as the file is open, the system gives its inode number to no other one. None for a
+    /// link: who makes one has the source open.
+    _open: Option<File>,
     /// The file has left its temporary name, so that dropping must not touch that name again.
     gone: bool,
 }
@@ -76,6 +79,7 @@ impl Temporary {
             Temporary {
                 path,
                 identity,
+                _open: Some(file.try_clone()?),
                 gone: false,
             },
             file,
@@ -92,6 +96,7 @@ impl Temporary {
         let temporary = Temporary {
             path,
             identity: linked,
+            _open: None,
             gone: false,
         };
         if linked != expected {
@@ -234,5 +239,69 @@ pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// As two processes do it that do not share a lock directory: both write `.WAL.tmp`.
+    fn rivals(folder: &TempDir) -> (Temporary, Temporary) {
+        let path = folder.path().join(".wal.tmp");
+        // Sealed: the handle is closed, so that the system may use the inode again at once.
+        let ours = Temporary::create(path.clone(), 0o600).unwrap().0;
+        let (theirs, mut file) = Temporary::create(path, 0o600).unwrap();
+        file.write_all(b"half").unwrap();
+        (ours, theirs)
+    }
+
+    #[test]
+    fn another_process_s_unfinished_file_is_not_published() {
+        let folder = TempDir::new().unwrap();
+        let (ours, theirs) = rivals(&folder);
+        let goal = folder.path().join("wal");
+        ours.publish(&goal).unwrap_err();
+        assert!(!goal.exists());
+        assert_eq!(fs::read(theirs.path()).unwrap(), b"half");
+        assert_eq!(theirs.publish(&goal).unwrap(), Publication::Created);
+        assert_eq!(fs::read(&goal).unwrap(), b"half");
+    }
+
+    #[test]
+    fn another_process_s_unfinished_file_replaces_nothing() {
+        let folder = TempDir::new().unwrap();
+        let (ours, theirs) = rivals(&folder);
+        let goal = folder.path().join("wal");
+        fs::write(&goal, b"old").unwrap();
+        ours.replace(&goal).unwrap_err();
+        assert_eq!(fs::read(&goal).unwrap(), b"old");
+        assert_eq!(fs::read(theirs.path()).unwrap(), b"half");
+    }
+
+    #[test]
+    fn another_process_s_unfinished_file_is_not_removed() {
+        let folder = TempDir::new().unwrap();
+        let (ours, theirs) = rivals(&folder);
+        drop(ours);
+        assert_eq!(fs::read(theirs.path()).unwrap(), b"half");
+    }
+
+    #[test]
+    fn a_source_that_was_replaced_is_not_linked() {
+        let folder = TempDir::new().unwrap();
+        let source = folder.path().join("wal");
+        fs::write(&source, b"first").unwrap();
+        let opened = File::open(&source).unwrap();
+        let expected = Identity::of(&opened.metadata().unwrap());
+        let arrived = folder.path().join("arrived");
+        fs::write(&arrived, b"other").unwrap();
+        fs::rename(&arrived, &source).unwrap();
+        let path = folder.path().join(".wal.tmp");
+        Temporary::link(&source, expected, path.clone()).unwrap_err();
+        assert!(!path.exists());
+        assert_eq!(fs::read(&source).unwrap(), b"other");
     }
 }
