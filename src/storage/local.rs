@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::OFlag;
 
 use super::{
     AroundDelete, Recognition, SealedWal, Source, StagedWal, StorageError, StoredWal,
@@ -104,7 +106,7 @@ impl Local {
     }
 
     fn stored(&self, name: WalName, path: &Path) -> io::Result<StoredWal> {
-        let mut file = File::open(path)?;
+        let mut file = open_file(path)?;
         let metadata = file.metadata()?;
         let mut head = Vec::with_capacity(HEAD_SIZE_BYTES);
         (&mut file)
@@ -196,7 +198,7 @@ impl WalStorageStrategy for Local {
 
     fn open(&self, stored: &StoredWal) -> Result<Box<dyn Read + Send>, StorageError> {
         let path = self.path(&stored.info.name);
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => Ok(Box::new(file)),
             Err(error) => Err(Self::error("open", &path)(error)),
         }
@@ -334,6 +336,21 @@ impl WalStorageStrategy for Local {
         }
         Ok(deleted)
     }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    // A pipe under a WAL file's name must not block us.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is not a regular file",
+    ))
 }
 
 fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
