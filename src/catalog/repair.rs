@@ -14,7 +14,8 @@ const LINE_SIZE_MAX_BYTES: u64 = 4096;
 ///
 /// The file, if the archive has it, must be listed again: whoever wrote the torn line (Barman,
 /// perhaps) may have removed the source already, so that nobody else ever would. A line that was
-/// torn inside its name brings back every file whose name begins so; they may be listed already.
+/// torn inside its name, or of which a power cut has left only zeros, brings back every file whose
+/// name begins so; they may be listed already.
 pub(super) fn cut_torn_line(
     file: &mut File,
     contents: &dyn ArchiveContents,
@@ -70,13 +71,11 @@ fn files_of(torn: &[u8], contents: &dyn ArchiveContents) -> io::Result<Vec<WalFi
         return Ok(found.into_iter().collect());
     }
     let mut found = Vec::new();
-    if !name.is_empty() {
-        let visit = &mut |info: WalFileInfo| {
-            found.extend(info.name.as_str().starts_with(name).then_some(info));
-            Ok(())
-        };
-        contents.visit_all(visit).map_err(io::Error::other)?;
-    }
+    let visit = &mut |info: WalFileInfo| {
+        found.extend(info.name.as_str().starts_with(name).then_some(info));
+        Ok(())
+    };
+    contents.visit_all(visit).map_err(io::Error::other)?;
     Ok(found)
 }
 
