@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::{
@@ -88,7 +89,7 @@ impl Local {
         Ok(())
     }
 
-    /// Passes a file to `visit`; one that went away while we were looking is none.
+    /// Passes a file to `visit`; what went away while we were looking, or is no file, is passed over.
     fn visit_file(
         &self,
         name: WalName,
@@ -97,8 +98,8 @@ impl Local {
     ) -> io::Result<()> {
         match self.stored(name, path) {
             Ok(stored) => visit(stored),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!("{} is gone, or a link to nothing", path.display());
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_file(path) => {
+                tracing::warn!("{} is gone, or not a file", path.display());
                 Ok(())
             }
             Err(error) => Err(error),
@@ -351,6 +352,15 @@ fn open_file(path: &Path) -> io::Result<File> {
         io::ErrorKind::InvalidInput,
         "it is not a regular file",
     ))
+}
+
+/// Whether there certainly is no file: a pipe, say, or a link to itself. One that merely cannot be
+/// read is there.
+fn is_no_file(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(metadata) => !metadata.is_file(),
+        Err(error) => error.raw_os_error() == Some(Errno::ELOOP as i32),
+    }
 }
 
 fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
