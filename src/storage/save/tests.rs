@@ -27,8 +27,12 @@ struct Home {
     stop: AtomicBool,
 }
 
+/// Keeps the sources in a directory; the one of this name cannot be removed.
 #[derive(Debug)]
-struct Queue(PathBuf);
+struct Queue {
+    directory: PathBuf,
+    stuck: Option<String>,
+}
 
 impl SourceKeeper for Queue {
     fn is_ours(&self) -> bool {
@@ -40,16 +44,19 @@ impl SourceKeeper for Queue {
     }
 
     fn remove(&self, wal: &WalFile) -> io::Result<()> {
-        durable::remove(&wal.path)
+        match self.stuck.as_deref() == Some(wal.name.as_str()) {
+            true => Err(io::ErrorKind::PermissionDenied.into()),
+            false => durable::remove(&wal.path),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
-        durable::sync_directory(&self.0)
+        durable::sync_directory(&self.directory)
     }
 
     fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {
         let names = std::iter::once(format!("{}.{}", wal.name, reason.suffix()).into());
-        durable::move_aside(&wal.path, &self.0.join("errors"), names).map(Some)
+        durable::move_aside(&wal.path, &self.directory.join("errors"), names).map(Some)
     }
 }
 
@@ -99,6 +106,17 @@ impl Home {
     }
 
     fn save(&self, files: &[WalFile], limit: usize, jobs: usize) -> (SaveReport, Vec<String>) {
+        self.save_but(None, files, limit, jobs)
+    }
+
+    /// The source of the name `stuck` cannot be removed.
+    fn save_but(
+        &self,
+        stuck: Option<String>,
+        files: &[WalFile],
+        limit: usize,
+        jobs: usize,
+    ) -> (SaveReport, Vec<String>) {
         let diary = Diary::default();
         let archive = Archive {
             storage: &self.storage,
@@ -111,7 +129,10 @@ impl Home {
             jobs: NonZeroUsize::new(jobs).unwrap(),
             stop: &self.stop,
         };
-        let keeper = Queue(self.directory.path().to_owned());
+        let keeper = Queue {
+            directory: self.directory.path().to_owned(),
+            stuck,
+        };
         let report = archive.save(files, NonZeroUsize::new(limit), &keeper, &diary);
         (report, diary.0.into_inner())
     }
@@ -224,6 +245,22 @@ fn different_content_is_set_aside_and_does_not_stop_the_others() {
     let aside = home.path("errors").join(format!("{}.duplicate", name(2)));
     assert_eq!(fs::read_to_string(aside).unwrap(), "something else");
     assert_eq!(home.listed(), names(1..6));
+}
+
+#[test]
+fn a_source_that_cannot_be_removed_does_not_keep_the_others() {
+    for stuck in [1, 20, 40] {
+        let home = Home::new();
+        let files = home.queue(1..41);
+        let (report, diary) = home.save_but(Some(name(stuck)), &files, 0, 2);
+        assert_eq!((report.archived, report.failed), (39, 1));
+        assert!(diary.contains(&format!("failed {}", name(stuck))));
+        for wal in &files {
+            assert_eq!(wal.path.exists(), wal.name.as_str() == name(stuck));
+        }
+        assert_eq!(home.listed(), names(1..41));
+        home.assert_nothing_lost(&files);
+    }
 }
 
 #[test]
