@@ -4,7 +4,11 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use nix::unistd::getuid;
 
 use crate::support::cluster::real_wal;
 use crate::support::decode::{decode, filter};
@@ -83,29 +87,47 @@ fn history_files_lie_at_the_root_and_all_others_in_their_group() {
 }
 
 #[test]
-fn time_and_mode_of_the_source_stay_with_the_archived_file() {
-    for compression in ["none", "gzip"] {
-        let home = match compression {
+fn time_mode_and_owner_of_the_source_stay_with_the_archived_file() {
+    let codecs = [
+        "none", "gzip", "pygzip", "pigz", "bzip2", "pybzip2", "xz", "zstd", "lz4", "snappy",
+        "custom", "gpg",
+    ];
+    for codec in codecs {
+        let home = match codec {
             "none" => Home::new(),
-            _ => Home::with(&[("compression", compression)]),
+            "gpg" => Home::with(&[
+                ("encryption", "gpg"),
+                ("encryption_key_id", "barman@example.com"),
+            ])
+            .gpg_key(),
+            _ => Home::with(&[
+                ("compression", codec),
+                ("custom_compression_filter", "gzip -c"),
+                ("custom_decompression_filter", "gzip -dc"),
+            ]),
         };
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 987_654_321);
-        put_at(
-            &home.incoming(),
-            FIRST,
-            &Segment::small(1).bytes(),
-            time,
-            0o604,
-        );
+        let bytes = Segment::small(1).bytes();
+        let source = put_at(&home.incoming(), FIRST, &bytes, time, 0o604);
+        if getuid().is_root() {
+            chown(&source, Some(4711), Some(4712)).unwrap();
+        }
+        let owner = owner_of(&source);
         home.archive().exits(0);
         let archived = home.archived(FIRST);
         assert_eq!(
             archived.metadata().unwrap().modified().unwrap(),
             time,
-            "{compression}"
+            "{codec}"
         );
-        assert_eq!(mode(&archived), 0o604, "{compression}");
+        assert_eq!(mode(&archived), 0o604, "{codec}");
+        assert_eq!(owner_of(&archived), owner, "{codec}");
     }
+}
+
+fn owner_of(path: &Path) -> (u32, u32) {
+    let metadata = path.metadata().unwrap();
+    (metadata.uid(), metadata.gid())
 }
 
 #[test]
@@ -370,7 +392,6 @@ fn brackets_in_the_path_of_incoming_hide_nothing() {
 
 #[test]
 fn incoming_on_another_file_system_is_archived_whole() {
-    use std::os::unix::fs::MetadataExt;
     let shm = tempfile::Builder::new()
         .prefix("walarch-in.")
         .tempdir_in("/dev/shm")
@@ -446,6 +467,68 @@ fn a_failing_compressor_consumes_nothing_and_leaves_nothing() {
     assert_eq!(home.listed(), [""; 0]);
     let left = names(&home.wals().join("0000000100000000"));
     assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_filter_that_fails_for_one_file_does_not_keep_the_others() {
+    let home = home_with_filter(
+        "input=$(mktemp {root}/input.XXXXXX) && cat > $input && ! cmp -s $input {root}/bad \
+         && gzip -c $input",
+        &[],
+    );
+    let files = home.incoming_segments(1..=5);
+    put(home.root(), "bad", &files[SECOND]);
+    let run = home.archive().exits(1);
+    assert_eq!(run.stderr.matches("ERROR").count(), 1, "{}", run.stderr);
+    assert_eq!(names(&home.incoming()), [SECOND]);
+    assert!(fs::read(home.incoming().join(SECOND)).unwrap() == files[SECOND]);
+    for (name, bytes) in files.iter().filter(|(name, _)| *name != SECOND) {
+        home.assert_archived(name, bytes);
+    }
+    assert_eq!(home.listed().len(), 4);
+}
+
+#[test]
+fn a_filter_that_always_fails_ends_the_run_after_a_few_files() {
+    // One by one between hooks, in groups without.
+    for (hook, failed_max) in [("true", 3), ("", 64)] {
+        let home = home_with_filter("cat > /dev/null; exit 4", &[("post_archive_script", hook)]);
+        for timeline in 2..200 {
+            let (name, text) = wal::history(timeline);
+            put(&home.incoming(), &name, &text);
+        }
+        let before = names(&home.incoming());
+        let run = home.archive().exits(1);
+        let failed = run.stderr.matches("ERROR").count();
+        assert!((3..=failed_max).contains(&failed), "{}", run.stderr);
+        assert_eq!(names(&home.incoming()), before);
+        assert_eq!(home.listed(), [""; 0]);
+    }
+}
+
+/// A home that compresses by a script with this body.
+fn home_with_filter(body: &str, further: &[(&str, &str)]) -> Home {
+    let mut options = further.to_vec();
+    options.extend([
+        ("compression", "custom"),
+        ("custom_compression_filter", "{root}/filter"),
+        ("custom_decompression_filter", "gzip -dc"),
+    ]);
+    let home = Home::with(&options);
+    home.script("filter", body);
+    home
+}
+
+#[test]
+fn a_passive_server_archives_nothing() {
+    let home = Home::with(&[("primary_ssh_command", "ssh barman@primary.invalid")]);
+    let files = home.incoming_segments(1..=2);
+    home.archive().exits(0);
+    assert_eq!(
+        names(&home.incoming()),
+        files.into_keys().collect::<Vec<_>>()
+    );
+    assert_eq!(names(&home.wals()), [""; 0]);
 }
 
 #[test]

@@ -187,10 +187,45 @@ fn a_server_that_takes_no_wal_refuses() {
 }
 
 #[test]
-fn a_stop_by_the_pre_hook_is_not_success() {
+fn a_stop_by_the_pre_hook_is_one_error() {
     let (home, path, _) = home_and_pg_wal(&[("pre_archive_retry_script", "exit 63")]);
-    assert_ne!(archive(&home, path.to_str().unwrap()).code, 0);
+    let run = archive(&home, path.to_str().unwrap()).exits(1);
+    assert_eq!(run.stderr.matches("ERROR").count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains(FIRST), "{}", run.stderr);
     assert!(!home.archived(FIRST).exists());
+}
+
+const ENCRYPTED: [(&str, &str); 2] = [
+    ("encryption", "gpg"),
+    ("encryption_key_id", "barman@example.com"),
+];
+
+#[test]
+fn an_encrypted_copy_that_nobody_can_decrypt_is_refused_as_that() {
+    let (home, path, files) = home_and_pg_wal(&ENCRYPTED);
+    let home = home.gpg_key();
+    archive(&home, path.to_str().unwrap()).exits(0);
+    let run = assert_refused(&home, path.to_str().unwrap()).exits(1);
+    assert!(run.stderr.contains("cannot be compared"), "{}", run.stderr);
+    assert!(!run.stderr.contains("different content"), "{}", run.stderr);
+    assert_untouched(&path, &files[FIRST]);
+}
+
+#[test]
+fn an_encrypted_copy_is_compared_by_a_key_without_a_passphrase() {
+    let (home, path, _) = home_and_pg_wal(&ENCRYPTED);
+    let home = home.gpg_key_with_passphrase("");
+    for _ in 0..2 {
+        archive(&home, path.to_str().unwrap()).exits(0);
+    }
+    assert_eq!(home.listed(), [FIRST]);
+    put(
+        path.parent().unwrap(),
+        FIRST,
+        &Segment::small(1).seed(9).bytes(),
+    );
+    let run = assert_refused(&home, path.to_str().unwrap());
+    assert!(run.stderr.contains("different content"), "{}", run.stderr);
 }
 
 #[test]

@@ -3,9 +3,13 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::compare::{HOOK_LOGGER, both_do_the_same};
 use crate::support::decode::decode;
 use crate::support::home::{Home, names, put};
+use crate::support::tool::{Run, Walarch, finish, start, wait_for};
 use crate::support::wal::Segment;
 
 const FIRST: &str = "000000010000000000000001";
@@ -219,4 +223,44 @@ fn a_hanging_hook_is_ended_by_the_timeout() {
     home.archive().exits(0);
     assert!(start.elapsed() < Duration::from_secs(30));
     assert_eq!(home.listed(), [FIRST]);
+}
+
+/// Starts archiving, asks it to stop as soon as the hook has written `started`, and waits for its end.
+fn archive_until_the_hook_has_started(home: &Home) -> Run {
+    let child = start(&mut Walarch.command(home, &["archive-wal", "main"]));
+    wait_for("the hook", || {
+        home.root().join("started").exists().then_some(())
+    });
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(id, Signal::SIGTERM).unwrap();
+    finish(child, Duration::from_secs(60)).exits(1)
+}
+
+#[test]
+fn a_stop_request_waits_for_the_post_hook_of_an_archived_file() {
+    let home = home_with_hook(
+        &[("post_archive_script", "{root}/hook")],
+        "touch {root}/started; sleep 0.5; echo \"$BARMAN_SEGMENT\" >> {root}/told",
+    );
+    home.incoming_segments(1..=3);
+    archive_until_the_hook_has_started(&home);
+    assert_eq!(text(&home, "told"), format!("{FIRST}\n"));
+    assert_eq!(home.listed(), [FIRST]);
+    assert_eq!(names(&home.incoming()).len(), 2);
+}
+
+#[test]
+fn a_stop_request_during_the_pre_hook_leaves_its_file_in_the_queue() {
+    let home = home_with_hook(
+        &[("pre_archive_script", "{root}/hook")],
+        "touch {root}/started; sleep 30; touch {root}/ended",
+    );
+    home.incoming_segments(1..=2);
+    let start = Instant::now();
+    archive_until_the_hook_has_started(&home);
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(!home.root().join("ended").exists());
+    assert_eq!(home.listed(), [""; 0]);
+    assert!(!home.archived(FIRST).exists());
+    assert_eq!(names(&home.incoming()), [FIRST, SECOND]);
 }

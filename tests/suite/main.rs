@@ -5,12 +5,15 @@
 //! | `config` | does the configuration mean what it means to Barman? |
 //! | `harness` | can the tools of this crate fail? (they find Barman's known violations) |
 //! | `archive` | what does `archive-wal SERVER` do with each kind of file? |
+//! | `collisions` | what if the archive has something under the file's name already? |
+//! | `errors_directory` | does everything that is set aside arrive, and nothing else? |
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
 //! | `readme` | do the README, the help and the examples say what the code does? |
+//! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -24,12 +27,15 @@
 )]
 
 mod archive;
+mod collisions;
 mod command_mode;
 mod config;
+mod errors_directory;
 mod faults;
 mod harness;
 mod hooks;
 mod readme;
+mod process;
 mod side_by_side;
 mod support;
 mod validation;

@@ -1,8 +1,12 @@
 //! Segments that cannot be what their name says are refused: set aside, loudly, with an exit code.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
-use crate::support::home::{Home, names, put};
+use crate::support::home::{Home, names, put, put_at};
+use crate::support::tool::{Walarch, finish, start};
 use crate::support::wal::{self, Segment};
 
 const FIRST: &str = "000000010000000000000001";
@@ -28,6 +32,45 @@ fn assert_refused(home: &Home, bytes: &[u8]) {
 #[test]
 fn an_empty_segment_is_refused() {
     assert_refused(&Home::new(), b"");
+}
+
+#[test]
+fn a_wrong_file_that_arrived_just_now_and_nobody_writes_to_is_refused() {
+    for kept_bytes in [0, 8192] {
+        let home = Home::new();
+        let bytes = &Segment::small(1).bytes()[..kept_bytes];
+        put_at(&home.incoming(), FIRST, bytes, SystemTime::now(), 0o640);
+        home.archive().exits(1);
+        let errors = names(&home.errors());
+        assert!(
+            matches!(&errors[..], [one] if one.starts_with(FIRST) && one.ends_with("Z.invalid")),
+            "{errors:?}"
+        );
+        assert_eq!(names(&home.incoming()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_that_is_still_being_written_is_left_alone() {
+    let home = Home::new();
+    let bytes = Segment::small(1).bytes();
+    let mut file = File::create(home.incoming().join(FIRST)).unwrap();
+    let mut child = start(&mut Walarch.command(&home, &["archive-wal", "main"]));
+    let mut pages = bytes.chunks(1024);
+    while child.try_wait().unwrap().is_none() {
+        file.write_all(pages.next().expect("it waits for the whole file"))
+            .unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    finish(child, Duration::from_secs(60)).exits(0);
+    assert_eq!(names(&home.incoming()), [FIRST]);
+    assert_eq!(names(&home.errors()), [""; 0]);
+    assert_eq!(home.listed(), [""; 0]);
+    for page in pages {
+        file.write_all(page).unwrap();
+    }
+    home.archive().exits(0);
+    home.assert_archived(FIRST, &bytes);
 }
 
 #[test]

@@ -2,15 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use crate::support::home::{Home, names, put};
-use crate::support::tool::{Walarch, finish, start};
+use crate::support::tool::{Walarch, finish, start, wait_for};
 use crate::support::wal::{self, Segment};
 
 const FIRST: &str = "000000010000000000000001";
 const SECOND: &str = "000000010000000000000002";
+const THIRD: &str = "000000010000000000000003";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn text(home: &Home) -> String {
@@ -41,35 +43,76 @@ fn lines_of_older_versions_stay_as_they_are() {
     assert_eq!(text(&home).lines().count(), 4);
 }
 
-#[test]
-fn a_torn_last_line_is_repaired() {
-    let home = home_with_an_archive();
+/// The line of the file comes last and is cut after so many bytes, and this follows it; the next run must
+/// leave every file with the one line that it had.
+#[track_caller]
+fn assert_repaired(archive: &Home, name: &str, kept_bytes: usize, tail: &str) {
+    let home = archive.copy();
     let whole = text(&home);
-    let last = whole.lines().last().unwrap();
-    let torn = whole.strip_suffix(&format!("{}\n", &last[10..])).unwrap();
-    fs::write(home.xlogdb_file(), torn).unwrap();
-    home.incoming_segments([4]);
+    let (torn, others): (Vec<&str>, Vec<&str>) = whole
+        .split_inclusive('\n')
+        .partition(|line| line.starts_with(&format!("{name}\t")));
+    let torn = &torn[0][..kept_bytes.min(torn[0].len())];
+    fs::write(
+        home.xlogdb_file(),
+        format!("{}{torn}{tail}", others.concat()),
+    )
+    .unwrap();
+    let new = home.incoming_segments([4]).into_keys().next().unwrap();
     home.archive().exits(0);
-    let mut listed = home.listed();
-    listed.sort();
-    let mut expected: Vec<String> = whole
+    let repaired = text(&home);
+    let mut expected: Vec<&str> = whole.lines().collect();
+    expected.sort_unstable();
+    let mut found: Vec<&str> = repaired
         .lines()
-        .map(|line| line.split('\t').next().unwrap().to_owned())
+        .filter(|line| !line.starts_with(&new))
         .collect();
-    expected.push("000000010000000000000004".to_owned());
-    expected.sort();
-    // The torn line's own file is whole in the archive: either its line is back or it is gone for
-    // rebuild-xlogdb to find; it is never glued to the next one.
-    assert!(
-        listed == expected || listed.len() + 1 == expected.len(),
-        "{}",
-        text(&home)
-    );
-    assert!(text(&home).ends_with('\n'));
-    home.run(&["rebuild-xlogdb", "main"]).exits(0);
-    let mut listed = home.listed();
-    listed.sort();
-    assert_eq!(listed, expected);
+    found.sort_unstable();
+    assert_eq!(found, expected, "torn: {torn:?}, then {tail:?}");
+    assert_eq!(repaired.matches(&new).count(), 1, "{repaired}");
+    assert!(repaired.ends_with('\n'));
+}
+
+#[test]
+fn a_torn_last_line_is_written_anew_although_its_source_is_gone() {
+    let archive = home_with_an_archive();
+    // Inside the name, at its end, inside the size, before the newline.
+    for kept_bytes in [1, 10, 23, 24, 25, 27, 59] {
+        assert_repaired(&archive, SECOND, kept_bytes, "");
+    }
+    let last = text(&archive);
+    let last = last
+        .lines()
+        .find(|line| line.starts_with("00000001") && line.contains("03\t"));
+    assert_repaired(&archive, THIRD, last.unwrap().len(), "");
+    assert_repaired(&archive, "00000002.history", 12, "");
+}
+
+#[test]
+fn a_torn_last_line_of_a_label_is_not_taken_for_its_segments() {
+    let archive = home_with_an_archive();
+    let (label, _) = wal::backup_label(&Segment::small(2));
+    for kept_bytes in [
+        23,
+        24,
+        25,
+        30,
+        label.len() - 1,
+        label.len(),
+        label.len() + 1,
+    ] {
+        assert_repaired(&archive, &label, kept_bytes, "");
+    }
+}
+
+#[test]
+fn zeros_of_a_power_cut_after_a_torn_line_are_cut_off() {
+    let archive = home_with_an_archive();
+    for zeros in [1, 5000] {
+        for kept_bytes in [0, 10, 30, usize::MAX] {
+            assert_repaired(&archive, SECOND, kept_bytes, &"\0".repeat(zeros));
+        }
+    }
 }
 
 #[test]
@@ -121,6 +164,92 @@ fn rebuild_finds_what_is_in_the_archive_and_counts_it() {
     let mut after = home.xlogdb();
     after.sort();
     assert_eq!(after, before);
+}
+
+/// A home that has archived a file and keeps xlogdb in a directory of its own.
+fn home_with_xlogdb_elsewhere() -> (Home, PathBuf) {
+    let home = Home::with(&[("xlogdb_directory", "{root}/elsewhere")]);
+    fs::create_dir(home.root().join("elsewhere")).unwrap();
+    home.incoming_segments([1]);
+    home.archive().exits(0);
+    let xlogdb = home.root().join("elsewhere/main-xlog.db");
+    (home, xlogdb)
+}
+
+#[test]
+fn nothing_is_archived_in_the_place_of_an_archive_that_has_gone() {
+    let (home, xlogdb) = home_with_xlogdb_elsewhere();
+    let lines = fs::read_to_string(&xlogdb).unwrap();
+    fs::rename(home.wals(), home.root().join("unmounted")).unwrap();
+    let files = home.incoming_segments([2]);
+    for arguments in [&["archive-wal", "main"][..], &["rebuild-xlogdb", "main"]] {
+        home.run(arguments).exits(1);
+        assert!(!home.wals().exists(), "{arguments:?}");
+        assert_eq!(fs::read_to_string(&xlogdb).unwrap(), lines);
+        assert_eq!(
+            names(&home.incoming()),
+            files.keys().cloned().collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn an_empty_archive_does_not_empty_the_xlogdb() {
+    let (home, xlogdb) = home_with_xlogdb_elsewhere();
+    let lines = fs::read_to_string(&xlogdb).unwrap();
+    fs::rename(home.wals(), home.root().join("unmounted")).unwrap();
+    fs::create_dir(home.wals()).unwrap();
+    home.run(&["rebuild-xlogdb", "main"]).exits(1);
+    assert_eq!(fs::read_to_string(&xlogdb).unwrap(), lines);
+    assert_eq!(names(xlogdb.parent().unwrap()), ["main-xlog.db"]);
+}
+
+#[test]
+fn the_first_file_of_all_is_listed_with_its_own_codecs() {
+    let encrypted = [
+        ("compression", "zstd"),
+        ("encryption", "gpg"),
+        ("encryption_key_id", "barman@example.com"),
+    ];
+    let cases = [
+        (&encrypted[..], "zstd", "gpg"),
+        (&[("compression", "pygzip")], "pygzip", "None"),
+        (&[], "None", "None"),
+    ];
+    for (options, compression, encryption) in cases {
+        let home = Home::with(options).gpg_key();
+        home.incoming_segments([1]);
+        home.archive().exits(0);
+        let line = home.xlogdb().remove(0);
+        assert_eq!(
+            (&*line.name, &*line.compression, &*line.encryption),
+            (FIRST, compression, encryption)
+        );
+    }
+}
+
+#[test]
+fn a_file_that_a_rebuild_has_listed_meanwhile_gets_no_second_line() {
+    let home = Home::new();
+    home.incoming_segments([1]);
+    home.archive().exits(0);
+    let lock = home.hold_lock(".main-xlogdb.lock");
+    home.incoming_segments([2]);
+    let child = start(&mut Walarch.command(&home, &["archive-wal", "main"]));
+    wait_for("the archived file", || {
+        home.archived(SECOND).exists().then_some(())
+    });
+    // As Barman's rebuild does: in place, and with what it finds in the archive.
+    let line = text(&home);
+    fs::write(
+        home.xlogdb_file(),
+        format!("{line}{}", line.replace(FIRST, SECOND)),
+    )
+    .unwrap();
+    drop(lock);
+    finish(child, LIMIT).exits(0);
+    assert_eq!(home.listed(), [FIRST, SECOND]);
+    assert_eq!(names(&home.incoming()), [""; 0]);
 }
 
 #[test]

@@ -5,14 +5,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::unistd::{User, getuid};
 use tempfile::TempDir;
 
 use super::home::{Files, Home, names, tree};
-use super::tool::Walarch;
+use super::tool::{Walarch, wait_for};
 
 /// What a cluster archived in a short life: 16 MiB segments of a bulk load, of updates with full-page
 /// images and of an index build; a backup label; a promotion with its history file.
@@ -316,17 +314,6 @@ fn end(mut child: Child) {
     let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     kill(id, Signal::SIGINT).unwrap();
     child.wait().unwrap();
-}
-
-fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn newest_postgres() -> PathBuf {

@@ -162,6 +162,11 @@ impl Home {
     /// Makes the GnuPG home with an RSA key for `barman@example.com`, locked with the passphrase `secret`.
     /// (Barman, by file(1), does not know what is encrypted for an elliptic curve.)
     pub fn gpg_key(self) -> Self {
+        self.gpg_key_with_passphrase("secret")
+    }
+
+    /// The same key with another passphrase; an empty one means that the key is not locked.
+    pub fn gpg_key_with_passphrase(self, passphrase: &str) -> Self {
         fs::create_dir(self.gpg_home()).unwrap();
         fs::set_permissions(self.gpg_home(), Permissions::from_mode(0o700)).unwrap();
         // Looking for keys in the network would only make a missing one slow.
@@ -172,7 +177,7 @@ impl Home {
             "--pinentry-mode",
             "loopback",
             "--passphrase",
-            "secret",
+            passphrase,
             "--quick-generate-key",
             "barman@example.com",
             "default",
