@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::config::search_path;
+
 use super::error::CodecError;
 
 /// How much of a command's messages is kept, in bytes, counted from their end.
@@ -129,17 +131,6 @@ impl Program {
 /// many wide pipes already, the usual 64 KiB do as well.
 fn widen(pipe: impl AsFd) {
     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE_BYTES));
-}
-
-/// `path_prefix` goes before PATH, as in Barman; without it the command inherits PATH.
-fn search_path(path_prefix: Option<&str>) -> Option<OsString> {
-    let prefix = path_prefix.filter(|prefix| !prefix.is_empty())?;
-    let mut path = OsString::from(prefix);
-    if let Some(inherited) = std::env::var_os("PATH") {
-        path.push(":");
-        path.push(inherited);
-    }
-    Some(path)
 }
 
 /// A started command. Dropping it ends the whole process group.

@@ -52,9 +52,6 @@ impl Encoder {
             Some(name) => stage(name, options)?,
             None => (None, None),
         };
-        if let Some(notice) = &level_notice {
-            tracing::debug!("{notice}");
-        }
         let encryption = match options.encryption {
             Some(Encryption::Gpg) => Some((Encryption::Gpg, gpg_program(options)?)),
             None => None,
@@ -68,7 +65,7 @@ impl Encoder {
     }
 
     /// Barman's sentence about a `compression_level` that is out of range and was replaced by the nearest
-    /// valid one. It was logged at debug level already, as Barman does.
+    /// valid one.
     pub fn level_notice(&self) -> Option<&str> {
         self.level_notice.as_deref()
     }

@@ -1,5 +1,6 @@
 //! The validated configuration of one server, as the rest of walarch reads it.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -120,6 +121,18 @@ pub enum WalsDirectory {
     Local(PathBuf),
     /// The URL of an object store, as written (`s3://bucket/path`, ...).
     Cloud(String),
+}
+
+/// The `PATH` for external commands: `path_prefix` goes before ours, as in Barman. `None` means that
+/// the command inherits ours.
+pub fn search_path(path_prefix: Option<&str>) -> Option<OsString> {
+    let prefix = path_prefix.filter(|prefix| !prefix.is_empty())?;
+    let mut path = OsString::from(prefix);
+    if let Some(inherited) = std::env::var_os("PATH") {
+        path.push(":");
+        path.push(inherited);
+    }
+    Some(path)
 }
 
 /// The hook scripts around archiving and deleting; each is a shell command line.

@@ -1,6 +1,5 @@
 //! Runs a shell command line with a time limit and keeps what it printed.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+use crate::config::search_path;
 
 /// How much of a script's output is kept for the log.
 const OUTPUT_SIZE_MAX_BYTES: u64 = 64 << 10;
@@ -86,8 +87,8 @@ pub(super) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    if let Some(prefix) = path_prefix {
-        command.env("PATH", prefixed_path(prefix));
+    if let Some(path) = search_path(path_prefix) {
+        command.env("PATH", path);
     }
     let mut child = command.spawn()?;
     let (sender, outputs) = mpsc::channel();
@@ -106,15 +107,6 @@ pub(super) fn run(
         ending,
         output: output.concat(),
     })
-}
-
-fn prefixed_path(prefix: &str) -> OsString {
-    let mut path = OsString::from(prefix);
-    if let Some(inherited) = std::env::var_os("PATH") {
-        path.push(":");
-        path.push(inherited);
-    }
-    path
 }
 
 /// Reads a pipe to its end on a thread of its own, so that the script never blocks on it.
