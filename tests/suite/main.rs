@@ -25,6 +25,10 @@
     clippy::disallowed_methods,
     reason = "a test that meets the unexpected must stop with a backtrace"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests make the messes that durable never would"
+)]
 
 mod archive;
 mod collisions;
