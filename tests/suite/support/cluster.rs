@@ -116,7 +116,7 @@ impl Cluster {
         );
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\narchive_mode = on\n\
-             archive_command = '{}'\nmax_wal_size = 4GB\n",
+             archive_command = '{}'\nmax_wal_size = 4GB\nwal_keep_size = 4GB\n",
             cluster.socket(),
             archive_command(cluster.socket())
         );
