@@ -22,7 +22,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
     reason = "a test that meets the unexpected must stop with a backtrace"
 )]
 #![allow(
@@ -38,8 +37,8 @@ mod errors_directory;
 mod faults;
 mod harness;
 mod hooks;
-mod readme;
 mod process;
+mod readme;
 mod side_by_side;
 mod support;
 mod validation;
