@@ -3,7 +3,7 @@
 use std::fs;
 
 use zstd::bulk::Compressor;
-use zstd::zstd_safe::compress_bound;
+use zstd::zstd_safe::{CParameter, compress_bound};
 
 use crate::home::{Home, Tool};
 use crate::probe;
@@ -71,9 +71,13 @@ pub(crate) fn idle(bench: &Bench) -> Result<Vec<Row>> {
     )])
 }
 
-/// The level is a number here, so that both sides surely mean the same one; it is what walarch's
-/// `medium` means.
-const CPU_LEVEL: i32 = 1;
+/// What walarch's `medium` is for zstd, see `codec::level`.
+const MEDIUM: [CParameter; 4] = [
+    CParameter::CompressionLevel(1),
+    CParameter::MinMatch(5),
+    CParameter::HashLog(15),
+    CParameter::WindowLog(21),
+];
 
 pub(crate) fn cpu(bench: &Bench) -> Result<Vec<Row>> {
     let segments = &bench.corpus.segments;
@@ -83,18 +87,20 @@ pub(crate) fn cpu(bench: &Bench) -> Result<Vec<Row>> {
         .collect::<std::io::Result<Vec<_>>>()?;
     let largest = contents.iter().map(Vec::len).max().unwrap_or_default();
     let mut output = vec![0; compress_bound(largest)];
-    let level = format!("compression_level = {CPU_LEVEL}");
     let pairs = Pairs::collect(
         bench.runs,
         |_| {
-            let home = Home::create(bench.path("cpu"), &["compression = zstd", &level])?;
+            let home = Home::create(bench.path("cpu"), &["compression = zstd"])?;
             home.receive(segments)?;
             let cost = home.archive(bench, Tool::Walarch, None)?;
             home.expect_stored(segments.len())?;
             Ok(cost.cpu_s)
         },
         |_| {
-            let mut compressor = Compressor::new(CPU_LEVEL)?;
+            let mut compressor = Compressor::new(1)?;
+            for parameter in MEDIUM {
+                compressor.set_parameter(parameter)?;
+            }
             let start = probe::thread_cpu()?;
             for content in &contents {
                 compressor.compress_to_buffer(content, output.as_mut_slice())?;
