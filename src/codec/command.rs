@@ -28,6 +28,8 @@ const STDERR_PATIENCE: Duration = Duration::from_secs(1);
 /// How much passes from one pipe to the other at a time.
 const PIECE_SIZE_BYTES: usize = 256 * 1024;
 
+const WROTE_NOTHING: &str = "wrote nothing to its standard output";
+
 /// The most an ordinary user may ask for by default.
 const PIPE_SIZE_BYTES: i32 = 1024 * 1024;
 
@@ -279,9 +281,7 @@ pub(super) fn pipe_through(
             Fed::Refused => {
                 Err(program.failed("ended before it had read all of its input", stderr))
             }
-            _ if fed_bytes > 0 && drained_bytes == 0 => {
-                Err(program.failed("wrote nothing to its standard output", stderr))
-            }
+            _ if fed_bytes > 0 && drained_bytes == 0 => Err(program.failed(WROTE_NOTHING, stderr)),
             _ => Ok(()),
         }
     })
@@ -334,50 +334,39 @@ fn drain(
 
 /// Reads what a command makes of `stored`, which another thread feeds to it.
 ///
-/// The end of the data is only reported once the command has exited with 0; otherwise the last `read`
-/// is an error. A command that exits with 0 without reading all of its input is believed: it knows its own format.
+/// The end of the data is only reported once the command has exited with 0; otherwise the last `read` is an error. A
+/// command that exits with 0 without reading all of its input is believed: it knows its own format. One
+/// that turns something into nothing is not: gpg does so, with 0, when a message stops before its encrypted part.
 pub(super) struct FilterReader {
+    program: Program,
     stdout: ChildStdout,
     running: Running,
-    feeder: Option<JoinHandle<io::Result<()>>>,
+    /// Returns how many of the stored bytes it fed.
+    feeder: Option<JoinHandle<io::Result<u64>>>,
+    read_bytes: u64,
     outcome: Option<Result<(), ()>>,
 }
 
 impl FilterReader {
     /// Starts `program`; `prologue` is written to it before the stored bytes.
     pub(super) fn start(
-        program: &Program,
+        program: Program,
         prologue: impl FnOnce(&mut ChildStdin) -> io::Result<()> + Send + 'static,
-        mut stored: Box<dyn Read + Send>,
+        stored: Box<dyn Read + Send>,
     ) -> Result<FilterReader, CodecError> {
         let (running, mut stdin, stdout) = program.start()?;
         let group = running.group;
-        let feeder = thread::spawn(move || {
-            if prologue(&mut stdin).is_err() {
-                return Ok(());
-            }
-            let mut piece = vec![0; PIECE_SIZE_BYTES];
-            loop {
-                let count = match stored.read(&mut piece) {
-                    Ok(0) => return Ok(()),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => {
-                        // Before its input is closed: it must not take the part it got for the whole.
-                        Running::kill(group);
-                        return Err(error);
-                    }
-                };
-                if stdin.write_all(super::flow::head(&piece, count)).is_err() {
-                    // Closed by the command; its exit status tells why.
-                    return Ok(());
-                }
-            }
+        let feeder = thread::spawn(move || match prologue(&mut stdin) {
+            Ok(()) => feed_stored(stored, stdin, group),
+            // Closed by the command; its exit status tells why.
+            Err(_) => Ok(0),
         });
         Ok(FilterReader {
+            program,
             stdout,
             running,
             feeder: Some(feeder),
+            read_bytes: 0,
             outcome: None,
         })
     }
@@ -385,12 +374,43 @@ impl FilterReader {
     fn conclude(&mut self) -> io::Result<()> {
         let verdict = self.running.verdict();
         // Without a command to write to, the feeder has ended or is about to.
-        if let Some(feeder) = self.feeder.take() {
-            feeder
+        let fed_bytes = match self.feeder.take() {
+            Some(feeder) => feeder
                 .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            None => 0,
+        };
+        let stderr = verdict.map_err(CodecError::into_read)?;
+        match fed_bytes > 0 && self.read_bytes == 0 {
+            true => Err(self.program.failed(WROTE_NOTHING, stderr).into_read()),
+            false => Ok(()),
         }
-        verdict.map(drop).map_err(CodecError::into_read)
+    }
+}
+
+fn feed_stored(
+    mut stored: Box<dyn Read + Send>,
+    mut stdin: ChildStdin,
+    group: Pid,
+) -> io::Result<u64> {
+    let mut piece = vec![0; PIECE_SIZE_BYTES];
+    let mut fed_bytes = 0;
+    loop {
+        let count = match stored.read(&mut piece) {
+            Ok(0) => return Ok(fed_bytes),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                // Before its input is closed: it must not take the part it got for the whole.
+                Running::kill(group);
+                return Err(error);
+            }
+        };
+        fed_bytes += count as u64;
+        if stdin.write_all(super::flow::head(&piece, count)).is_err() {
+            // Closed by the command; its exit status tells why.
+            return Ok(fed_bytes);
+        }
     }
 }
 
@@ -403,6 +423,7 @@ impl Read for FilterReader {
             None => {}
         }
         let count = self.stdout.read(buffer)?;
+        self.read_bytes += count as u64;
         if count == 0 {
             let conclusion = self.conclude();
             self.outcome = Some(conclusion.as_ref().map(drop).map_err(drop));

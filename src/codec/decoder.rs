@@ -97,7 +97,7 @@ impl Decoder {
         let options = &self.options;
         let line = required_filter("decompression", &options.custom_decompression_filter)?;
         let program = Program::careful_shell(line, options.path_prefix.as_deref());
-        let reader = FilterReader::start(&program, |_| Ok(()), stored)?;
+        let reader = FilterReader::start(program, |_| Ok(()), stored)?;
         Ok(Box::new(reader))
     }
 

@@ -51,7 +51,7 @@ pub(super) fn decrypt(
         Some(passphrase) => passphrase.write_line(stdin),
         None => Ok(()),
     };
-    FilterReader::start(&program, prologue, stored)
+    FilterReader::start(program, prologue, stored)
 }
 
 /// A secret that is overwritten when it is no longer needed. It has no `Debug`, `Clone` or `Display`.

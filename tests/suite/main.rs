@@ -3,6 +3,7 @@
 //! | module | asks |
 //! |---|---|
 //! | `config` | does the configuration mean what it means to Barman? |
+//! | `codec` | do the standard tools and Barman read what we write, and we what they write? |
 //! | `harness` | can the tools of this crate fail? (they find Barman's known violations) |
 //! | `archive` | what does `archive-wal SERVER` do with each kind of file? |
 //! | `collisions` | what if the archive has something under the file's name already? |
@@ -30,6 +31,7 @@
 )]
 
 mod archive;
+mod codec;
 mod collisions;
 mod command_mode;
 mod config;
