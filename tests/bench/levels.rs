@@ -1,7 +1,7 @@
 //! Measures what low, medium and high mean, against the real Barman on the same files.
 //!
 //! ```text
-//! WALARCH_BARMAN_PYTHON=.../bin/python cargo bench --bench levels -- DIRECTORY [--codecs zstd,gzip] [--files 4] [--rounds 5]
+//! WALARCH_BARMAN_VENV=... cargo bench --bench levels -- DIRECTORY [--codecs zstd,gzip] [--files 4] [--rounds 5]
 //! ```
 //!
 //! `DIRECTORY` holds one directory for each kind of WAL, each with segments in it. Every measurement reads files and
@@ -106,8 +106,9 @@ struct Barman {
 impl Barman {
     fn start() -> Result<Option<Barman>> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = std::env::var_os("WALARCH_BARMAN_PYTHON")
-            .map_or(root.join("target/barman-venv/bin/python"), PathBuf::from);
+        let python = std::env::var_os("WALARCH_BARMAN_VENV")
+            .map_or(root.join("target/barman-venv"), PathBuf::from)
+            .join("bin/python");
         if !python.exists() {
             return Ok(None);
         }

@@ -10,21 +10,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use walarch::config::{Config, ConfigFile, Level, Message, ServerConfig, Source, WalsDirectory};
 
+use crate::support::tool::barman_venv;
+
 const DUMP: &str = include_str!("barman_dump.py");
 
-fn barman_python() -> PathBuf {
-    if let Some(python) = std::env::var_os("WALARCH_BARMAN_PYTHON") {
-        return PathBuf::from(python);
-    }
-    let venv = std::env::var_os("WALARCH_BARMAN_VENV").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/barman-venv"),
-        PathBuf::from,
-    );
-    venv.join("bin/python")
-}
-
 pub(super) fn ask_barman<T: for<'de> Deserialize<'de>>(request: &Value) -> T {
-    let python = barman_python();
+    let python = barman_venv().join("bin/python");
     let mut child = Command::new(&python)
         .args(["-c", DUMP])
         .stdin(Stdio::piped())
