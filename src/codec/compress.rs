@@ -15,13 +15,23 @@ const INPUT_SIZE_BYTES: usize = 1024 * 1024;
 /// Codecs that write in small pieces get this buffer between them and the sink.
 const OUTPUT_SIZE_BYTES: usize = 256 * 1024;
 
+/// So many runs at a time may hold a whole segment in memory; with more workers the others go piece by piece.
+const WHOLE_SEGMENTS_MAX: usize = 2;
+
 /// Buffers and contexts that are expensive to set up and are used again for the next file.
 #[derive(Default)]
-pub(super) struct ScratchPool(Mutex<Vec<Scratch>>);
+pub(super) struct ScratchPool(Mutex<Shelf>);
+
+#[derive(Default)]
+struct Shelf {
+    idle: Vec<Scratch>,
+    made: usize,
+}
 
 /// What one run needs; as many exist as runs went on at the same time.
 #[derive(Default)]
 struct Scratch {
+    may_hold_segment: bool,
     input: Vec<u8>,
     zstd: Option<ZstdScratch>,
     deflate: Option<DeflateScratch>,
@@ -29,13 +39,20 @@ struct Scratch {
 
 impl ScratchPool {
     fn take(&self) -> Scratch {
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.pop().unwrap_or_default()
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(idle) = shelf.idle.pop() {
+            return idle;
+        }
+        shelf.made += 1;
+        Scratch {
+            may_hold_segment: shelf.made <= WHOLE_SEGMENTS_MAX,
+            ..Scratch::default()
+        }
     }
 
     fn give_back(&self, scratch: Scratch) {
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.push(scratch);
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.idle.push(scratch);
     }
 }
 
@@ -61,11 +78,9 @@ pub(super) fn compress(
     let mut source = Source::new(source, source_size_bytes, &broken);
     let mut guarded = Sink::new(sink, &broken);
     let result = run(setting, &mut source, &mut guarded, &mut scratch);
-    guarded.conclude(result)?;
-    flush_all(sink)?;
-    // A context that failed half-way is not used again.
     pool.give_back(scratch);
-    Ok(())
+    guarded.conclude(result)?;
+    flush_all(sink)
 }
 
 fn run(
@@ -76,7 +91,9 @@ fn run(
 ) -> Result<(), CodecError> {
     let whole_size_bytes = usize::try_from(source.expected_bytes()).unwrap_or(usize::MAX);
     let input_size_bytes = match setting {
-        Some(Setting::Zstd(setting)) => setting.input_size_bytes(whole_size_bytes),
+        Some(Setting::Zstd(setting)) if scratch.may_hold_segment => {
+            setting.input_size_bytes(whole_size_bytes)
+        }
         Some(Setting::Deflate(_)) => DeflateScratch::input_size_bytes(whole_size_bytes),
         _ => INPUT_SIZE_BYTES,
     };

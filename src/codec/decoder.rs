@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::command::{FilterReader, Program};
+use super::command::Program;
 use super::decompress::{Decompressing, Format};
 use super::encoder::required_filter;
 use super::error::CodecError;
+use super::filter::FilterReader;
 use super::gpg::{self, Passphrase};
 use super::{CodecOptions, Encoding};
 use crate::config::{Compression, Encryption, ServerConfig};

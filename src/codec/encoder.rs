@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 
-use super::command::{Program, pipe_through};
+use super::command::Program;
 use super::compress::{ScratchPool, compress};
 use super::error::CodecError;
+use super::filter::pipe_through;
 use super::level::{self, Setting};
 use super::{CodecOptions, Encoding, gpg};
 use crate::config::{Compression, Encryption, ServerConfig};

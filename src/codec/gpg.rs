@@ -4,8 +4,9 @@ use std::io::{self, Read, Write};
 use std::process::{ChildStdin, Stdio};
 use std::sync::Arc;
 
-use super::command::{FilterReader, Program, describe};
+use super::command::{Program, describe};
 use super::error::CodecError;
+use super::filter::FilterReader;
 
 /// Never ask anybody anything; where a passphrase is needed, take it from where we say (gpg 2.1 or later).
 const UNATTENDED: [&str; 4] = ["--yes", "--batch", "--pinentry-mode", "loopback"];

@@ -15,6 +15,7 @@ mod decompress;
 mod deflate;
 mod encoder;
 mod error;
+mod filter;
 mod flow;
 mod gpg;
 mod level;

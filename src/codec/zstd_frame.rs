@@ -24,7 +24,7 @@ const WHOLE_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PIECE_SIZE_BYTES: usize = 1024 * 1024;
 
 /// Room for compressed data. A source that does not shrink to this is compressed piece by piece after all.
-const OUTPUT_SIZE_BYTES: usize = 8 * 1024 * 1024;
+const OUTPUT_SIZE_BYTES: usize = 7 * 1024 * 1024;
 
 impl ZstdSetting {
     /// How much of a source of `whole_size_bytes` to read at a time.
@@ -64,10 +64,15 @@ impl ZstdScratch {
         sink: &mut Sink<'_>,
         input: &mut [u8],
     ) -> Result<(), CodecError> {
+        // The file before may have failed half-way.
+        self.context
+            .reset(ResetDirective::SessionOnly)
+            .map_err(zstd_failed)?;
         let first = source.next(input)?;
         if source.is_complete() && self.compress_whole(first, sink)? {
             return source.next(input).map(drop);
         }
+        // It may have been too much for one go.
         self.context
             .reset(ResetDirective::SessionOnly)
             .map_err(zstd_failed)?;
