@@ -16,8 +16,6 @@ const MEMBER_SIZE_BYTES: usize = 8 * 1024 * 1024;
 /// Pieces of this size, spread over a member, tell how well it compresses.
 const SAMPLE_SIZE_BYTES: usize = 64 * 1024;
 const SAMPLE_COUNT: usize = 4;
-/// See [`DeflateSetting::High`].
-const WELL_COMPRESSED_RATIO: usize = 5;
 
 /// Compressors, and room for one member.
 pub(super) struct DeflateScratch {
@@ -27,23 +25,22 @@ pub(super) struct DeflateScratch {
     output: Vec<u8>,
 }
 
-/// For [`DeflateSetting::High`].
+/// For the settings that choose by how well a member compresses.
 struct ByRatio {
     sampler: Compressor,
+    /// From this ratio on, something compresses well.
+    well_compressed_ratio: usize,
     for_well_compressed: Compressor,
+    /// Whether every second member is written so, however it compresses.
+    and_every_second: bool,
 }
 
 impl DeflateScratch {
     pub(super) fn new(setting: DeflateSetting) -> Result<DeflateScratch, CodecError> {
         let (usual, by_ratio) = match setting {
             DeflateSetting::Level(level) => (compressor(level)?, None),
-            DeflateSetting::High => {
-                let by_ratio = ByRatio {
-                    sampler: compressor(1)?,
-                    for_well_compressed: compressor(9)?,
-                };
-                (compressor(10)?, Some(by_ratio))
-            }
+            DeflateSetting::Medium => (compressor(6)?, Some(ByRatio::new(3, 7, true)?)),
+            DeflateSetting::High => (compressor(10)?, Some(ByRatio::new(5, 9, false)?)),
         };
         Ok(DeflateScratch {
             usual,
@@ -64,25 +61,29 @@ impl DeflateScratch {
         sink: &mut Sink<'_>,
         input: &mut [u8],
     ) -> Result<(), CodecError> {
-        let mut is_first = true;
-        loop {
+        for number in 0.. {
             let piece = source.next(input)?;
             // An empty source, too, makes a file of one member.
-            if piece.is_empty() && !is_first {
-                return Ok(());
+            if piece.is_empty() && number > 0 {
+                break;
             }
-            is_first = false;
-            self.write_member(piece, sink)?;
+            self.write_member(piece, number, sink)?;
         }
+        Ok(())
     }
 
-    fn write_member(&mut self, piece: &[u8], sink: &mut Sink<'_>) -> Result<(), CodecError> {
+    fn write_member(
+        &mut self,
+        piece: &[u8],
+        number: usize,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), CodecError> {
         let bound_bytes = self.usual.gzip_compress_bound(piece.len());
         if self.output.len() < bound_bytes {
             self.output = vec![0; bound_bytes];
         }
         let compressor = match &mut self.by_ratio {
-            Some(by_ratio) => match by_ratio.compresses_well(piece, &mut self.output)? {
+            Some(by_ratio) => match by_ratio.applies(piece, number, &mut self.output)? {
                 true => &mut by_ratio.for_well_compressed,
                 false => &mut self.usual,
             },
@@ -97,7 +98,29 @@ impl DeflateScratch {
 }
 
 impl ByRatio {
-    fn compresses_well(&mut self, piece: &[u8], output: &mut [u8]) -> Result<bool, CodecError> {
+    fn new(
+        well_compressed_ratio: usize,
+        level: i32,
+        and_every_second: bool,
+    ) -> Result<ByRatio, CodecError> {
+        let (sampler, for_well_compressed) = (compressor(1)?, compressor(level)?);
+        Ok(ByRatio {
+            sampler,
+            well_compressed_ratio,
+            for_well_compressed,
+            and_every_second,
+        })
+    }
+
+    fn applies(
+        &mut self,
+        piece: &[u8],
+        number: usize,
+        output: &mut [u8],
+    ) -> Result<bool, CodecError> {
+        if self.and_every_second && number % 2 == 1 {
+            return Ok(true);
+        }
         let distance_bytes = (piece.len() / SAMPLE_COUNT).max(SAMPLE_SIZE_BYTES);
         let (mut read_bytes, mut written_bytes) = (0, 0);
         for stretch in piece.chunks(distance_bytes) {
@@ -108,7 +131,7 @@ impl ByRatio {
                 .gzip_compress(sample, output)
                 .map_err(|error| failed("gzip", error))?;
         }
-        Ok(read_bytes > WELL_COMPRESSED_RATIO * written_bytes)
+        Ok(read_bytes > self.well_compressed_ratio * written_bytes)
     }
 }
 
