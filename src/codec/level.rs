@@ -3,7 +3,7 @@
 //! A number is the codec's own number, clamped to the range Barman clamps it to. A word is a promise about two
 //! things at once: never slower and never larger than what Barman does for the same word.
 //!
-//! TABLE
+//! The README has the measurements; `cargo bench --bench levels -- DIRECTORY` repeats them.
 
 use xz2::stream::{Check, Filters, LzmaOptions, MatchFinder, Mode, Stream};
 use zstd::zstd_safe::CParameter;

@@ -13,15 +13,16 @@ use std::time::Duration;
 use super::prepare::Prepared;
 use super::{Archive, Run, SaveError, SourceKeeper, WalFile};
 
-/// The most files that are committed in one step.
-const GROUP_MAX: usize = 32;
+/// The most files that are committed in one step. Removing sources takes time as well, which larger
+/// groups would leave to the end of a run.
+const GROUP_MAX: usize = 8;
 
 /// How long a group that is not full waits for more. Slow codecs make small groups, so that what is
 /// sealed does not stay uncommitted for long.
 const GROUP_WAIT: Duration = Duration::from_millis(100);
 
 /// How many files may be staged beyond the last committed one. They lie on disk, not in memory.
-const AHEAD_MAX: usize = 2 * GROUP_MAX;
+const AHEAD_MAX: usize = 8 * GROUP_MAX;
 
 type Outcome = (usize, Result<Prepared, SaveError>);
 
