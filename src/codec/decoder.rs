@@ -1,6 +1,6 @@
 //! From the stored form of a WAL file back to its bytes.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::command::Program;
@@ -9,6 +9,8 @@ use super::encoder::required_filter;
 use super::error::CodecError;
 use super::filter::FilterReader;
 use super::gpg::{self, Passphrase};
+use super::magic::identify_compression;
+use super::openpgp::is_wal_page;
 use super::{CodecOptions, Encoding};
 use crate::config::{Compression, Encryption, ServerConfig};
 
@@ -70,6 +72,32 @@ impl Decoder {
         }
     }
 
+    /// How a stored file that is not, or no longer, encrypted may be compressed, judged by its first bytes: what to try,
+    /// in this order, until one succeeds. `None` is "as it is".
+    ///
+    /// As in Barman, `custom_decompression_filter` has the first word about everything compressed: what a custom filter
+    /// writes may begin with another codec's magic. And with `compression = custom` but no
+    /// `custom_compression_magic`, whatever is not recognised counts as custom; unlike in Barman, a raw WAL page
+    /// is recognised, so that files from before that setting can be read.
+    ///
+    /// For files that come in, [`identify_compression`] alone is the answer.
+    pub fn compressions_to_try(&self, head: &[u8]) -> Vec<Option<Compression>> {
+        let options = &self.options;
+        let is_custom = options.compression == Some(Compression::Custom);
+        let custom_magic = options.custom_compression_magic.as_deref();
+        match identify_compression(head, custom_magic.filter(|_| is_custom)) {
+            Some(Compression::Custom) => vec![Some(Compression::Custom)],
+            Some(identified) if options.custom_decompression_filter.is_some() => {
+                vec![Some(Compression::Custom), Some(identified)]
+            }
+            Some(identified) => vec![Some(identified)],
+            None if is_custom && custom_magic.is_none() && !is_wal_page(head) => {
+                vec![Some(Compression::Custom)]
+            }
+            None => vec![None],
+        }
+    }
+
     fn decrypt(&self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, CodecError> {
         let path_prefix = self.options.path_prefix.as_deref();
         let reader = gpg::decrypt(self.passphrase()?, path_prefix, stored)?;
@@ -117,4 +145,23 @@ impl Decoder {
         }
         Ok(known.clone())
     }
+}
+
+/// Reads the first [`HEAD_SIZE_BYTES`](super::HEAD_SIZE_BYTES) of a stream, or less if it ends, and returns them with a
+/// reader that starts from the beginning again.
+///
+/// # Errors
+///
+/// Those of `stored`; [`CodecError::from_read`] knows what they mean when it came from [`Decoder::decode`].
+pub fn peek_head(
+    mut stored: Box<dyn Read + Send>,
+) -> Result<(Vec<u8>, Box<dyn Read + Send>), CodecError> {
+    let mut head = Vec::new();
+    stored
+        .by_ref()
+        .take(super::HEAD_SIZE_BYTES as u64)
+        .read_to_end(&mut head)
+        .map_err(CodecError::from_read)?;
+    let whole = Cursor::new(head.clone()).chain(stored);
+    Ok((head, Box::new(whole)))
 }

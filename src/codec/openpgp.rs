@@ -40,7 +40,7 @@ pub fn is_encrypted(head: &[u8]) -> bool {
 
 /// PostgreSQL's page header starts with `xlp_magic` (0xD0xx or 0xD1xx in every release since 2005, in the
 /// server's byte order) and `xlp_info`, of which only the low four bits are in use.
-fn is_wal_page(head: &[u8]) -> bool {
+pub(super) fn is_wal_page(head: &[u8]) -> bool {
     match head {
         [_, 0xD0 | 0xD1, info_low, 0, ..] => *info_low < 0x10,
         [0xD0 | 0xD1, _, 0, info_low, ..] => *info_low < 0x10,

@@ -699,6 +699,42 @@ fn compressed_files_are_not_taken_for_encrypted_ones() {
     }
 }
 
+#[test]
+fn what_to_try_follows_the_configuration() {
+    use Compression::{Custom, Gzip};
+    let gzip = b"\x1f\x8b\x08\0";
+    let page = wal_like(8192);
+    let try_for = |options: &CodecOptions, head: &[u8]| {
+        Decoder::with_options(options.clone()).compressions_to_try(head)
+    };
+    let plain = CodecOptions::default();
+    assert_eq!(try_for(&plain, gzip), [Some(Gzip)]);
+    assert_eq!(try_for(&plain, b"anything"), [None]);
+    let mut options = custom("cat", "cat");
+    assert_eq!(try_for(&options, gzip), [Some(Custom), Some(Gzip)]);
+    assert_eq!(try_for(&options, b"anything"), [Some(Custom)]);
+    assert_eq!(try_for(&options, &page), [None]);
+    options.custom_compression_magic = Some(b"any".to_vec());
+    assert_eq!(try_for(&options, b"anything"), [Some(Custom)]);
+    assert_eq!(try_for(&options, b"else"), [None]);
+    // The magic counts while the codec is configured, the filter always.
+    options.compression = None;
+    assert_eq!(try_for(&options, b"anything"), [None]);
+    assert_eq!(try_for(&options, gzip), [Some(Custom), Some(Gzip)]);
+}
+
+#[test]
+fn a_peeked_head_is_put_back() {
+    for size_bytes in [0, 10, HEAD_SIZE_BYTES, 100_000] {
+        let content = noise(size_bytes, 13);
+        let (head, mut whole) = peek_head(Box::new(Cursor::new(content.clone()))).unwrap();
+        assert!(head == content[..size_bytes.min(HEAD_SIZE_BYTES)]);
+        let mut again = Vec::new();
+        whole.read_to_end(&mut again).unwrap();
+        assert!(again == content);
+    }
+}
+
 /// Packet headers as RFC 9580 and gpg write them; the real gpg is asked in the interoperability tests.
 #[test]
 fn the_first_packet_decides_about_encryption() {
