@@ -1,9 +1,35 @@
 //! What `compression_level` means for each codec.
 //!
-//! A number is the codec's own number, clamped to the range Barman clamps it to. A word is a promise about two
-//! things at once: never slower and never larger than what Barman does for the same word.
+//! A number is the codec's own number, clamped to the range Barman clamps it to. A word aims at two things at once:
+//! never slower and never larger than what Barman does for the same word.
 //!
-//! The README has the measurements; `cargo bench --bench levels -- DIRECTORY` repeats them.
+//! Measured with `cargo bench --bench levels` on segments of PostgreSQL 15: a bulk load, index builds, and pgbench with
+//! full-page images. "Faster" is Barman's CPU time divided by ours for reading a file, compressing
+//! it and writing the result; "size" compares the results. One thread, medians, +-5 %.
+//!
+//! | codec, word | Barman | here | faster: bulk, index, OLTP | size: bulk, index, OLTP |
+//! |---|---|---|---|---|
+//! | gzip low | zlib 1 | libdeflate 1 | 1.75, 1.93, 1.33 | -6.1 %, -5.8 %, -6.2 % |
+//! | gzip medium | zlib 6 | libdeflate 7, in part 6 | 1.68, 2.2, 1.97 | -0.7 %, -0.2 %, -0.6 % |
+//! | gzip high | zlib 9 | libdeflate 9 or 10 | 2.30, 2.11, 3.19 | -2.8 %, -3.7 %, -1.2 % |
+//! | bzip2 low | 1 | 1 | 1.11, 1.12, 1.14 | equal |
+//! | bzip2 medium | 5 | 5 | 1.07, 1.12, 1.11 | equal |
+//! | bzip2 high | 9 | 9 | 1.09, 1.05, 1.13 | equal |
+//! | xz low | 1 | tuned | 1.21, 1.67, 1.63 | -1.3 %, -0.0 %, -0.6 % |
+//! | xz medium | 3 | tuned | 1.31, 2.79, 1.06 | -11.9 %, -10.9 %, -15.8 % |
+//! | xz high | 5 | tuned | 1.69, 1.77, 1.27 | -1.6 %, -0.6 %, -0.2 % |
+//! | zstd low | 1 | 1, tuned | 1.04, 1.05, 0.97 | +0.0 %, +0.0 %, -0.3 % |
+//! | zstd medium | 4 | tuned | 1.80, 2.12, 1.35 | -1.6 %, -0.1 %, -0.7 % |
+//! | zstd high | 9 | 9 | 1.01, 1.04, 1.04 | equal |
+//! | lz4 low | 0 | 0 | 1.06, 1.10, 0.98 | -0.0 %, -0.0 %, -0.1 % |
+//! | lz4 medium | 6 | 6 | 1.19, 1.15, 1.04 | -0.1 %, -0.0 %, -0.1 % |
+//! | lz4 high | 10 | 10 | 1.17, 1.11, 1.10 | -0.0 %, -0.0 %, -0.1 % |
+//! | pigz (a command) | 1, 6, 9 | 1, 6, 9 | 0.90 to 1.00 | equal |
+//! | snappy | | | 1.08, 1.07, 1.09 | equal |
+//!
+//! Two differences cost time and are there on purpose. zstd and lz4 files carry a checksum of their content, which
+//! Barman's do not: 4 % of the fastest level's time buys that damage is noticed. And pigz gets its
+//! input through a pipe.
 
 use xz2::stream::{Check, Filters, LzmaOptions, MatchFinder, Mode, Stream};
 use zstd::zstd_safe::CParameter;
@@ -65,6 +91,7 @@ pub(super) enum ZstdSetting {
     /// One of libzstd's levels.
     Level(i32),
     /// Made for WAL: see [`ZstdSetting::parameters`].
+    Low,
     Medium,
 }
 
@@ -109,7 +136,7 @@ impl Words {
         pigz: 1,
         bzip2: 1,
         xz: XzSetting::Low,
-        zstd: ZstdSetting::Level(1),
+        zstd: ZstdSetting::Low,
         lz4: 0,
     };
     const MEDIUM: Words = Words {
@@ -175,13 +202,14 @@ fn number(compression: Compression, number: i32) -> Setting {
 impl ZstdSetting {
     /// libzstd's parameters.
     ///
-    /// Medium keeps the search of level 1, the fastest, but looks for matches from 5 bytes on instead of 7, in a
+    /// Low is level 1 with a window of 2 MiB instead of 512 KiB, a quarter of a percent for full-page images. Medium keeps the search of level 1, the fastest, but looks for matches from 5 bytes on instead of 7, in a
     /// table of twice the size, over 2 MiB. Short matches are what small updates with full-page images
     /// consist of; levels 3 and 4 find them, too, but with a second search for long matches that makes bulk loads
     /// and index builds larger, not smaller.
     pub(super) fn parameters(self) -> Vec<CParameter> {
         match self {
             ZstdSetting::Level(level) => vec![CParameter::CompressionLevel(level)],
+            ZstdSetting::Low => vec![CParameter::CompressionLevel(1), CParameter::WindowLog(21)],
             ZstdSetting::Medium => vec![
                 CParameter::CompressionLevel(1),
                 CParameter::MinMatch(5),
@@ -195,7 +223,7 @@ impl ZstdSetting {
     pub(super) fn is_light(self) -> bool {
         match self {
             ZstdSetting::Level(level) => level <= 4,
-            ZstdSetting::Medium => true,
+            ZstdSetting::Low | ZstdSetting::Medium => true,
         }
     }
 }
