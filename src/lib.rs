@@ -40,5 +40,6 @@ pub mod config;
 pub mod durable;
 pub mod hooks;
 pub mod observe;
+pub mod postgres;
 pub mod storage;
 pub mod wal;

@@ -1,0 +1,20 @@
+//! The connection to PostgreSQL, through libpq: what its manual says about connection strings,
+//! service files, password files, certificates and several hosts holds here word for word.
+//!
+//! [`ffi`] is the one place where raw pointers live; everything above it owns what it holds. A
+//! [`Connection`] waits without ever being deaf: each wait ends when its [`Limits`] say so.
+
+mod connection;
+mod conninfo;
+mod environment;
+mod error;
+mod ffi;
+mod identity;
+mod slot;
+
+pub use connection::{Connection, Limits, Rows};
+pub use conninfo::Conninfo;
+pub use environment::use_debian_paths;
+pub use error::PostgresError;
+pub use identity::{SystemIdentity, identify_system};
+pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
