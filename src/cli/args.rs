@@ -95,6 +95,63 @@ pub(super) enum Command {
         wal_path: Option<PathBuf>,
     },
 
+    /// Receive a server's WAL by streaming replication, or set that up
+    ///
+    /// Without an option, pg_receivewal is run and watched until it ends or walarch is told to stop.
+    #[command(group = clap::ArgGroup::new("action").args(["stop", "reset", "create_slot", "drop_slot"]))]
+    ReceiveWal(ReceiveWalArgs),
+
+    /// Start what is due: archiving and receiving for every server (global command)
+    Cron {
+        /// Keep the standard output and error of the started processes attached to ours
+        #[arg(long)]
+        keep_descriptors: bool,
+    },
+
+    /// Check that WAL arrives and can be archived; nothing is changed
+    Check {
+        /// The servers, or 'all'
+        #[arg(value_name = "SERVER", required = true)]
+        server_names: Vec<String>,
+        /// Output for Nagios and its relatives
+        #[arg(long)]
+        nagios: bool,
+        /// Time limit for the checks of one server, in seconds; 0 is no limit [default: check_timeout]
+        #[arg(long, value_name = "TIMEOUT")]
+        check_timeout: Option<u64>,
+    },
+
+    /// Show the state of the WAL side of servers
+    Status {
+        /// The servers, or 'all'
+        #[arg(value_name = "SERVER", required = true)]
+        server_names: Vec<String>,
+    },
+
+    /// Let PostgreSQL close its current WAL segment
+    #[command(alias = "switch-xlog")]
+    SwitchWal(SwitchWalArgs),
+
+    /// Show who streams from a server
+    ReplicationStatus(ReplicationStatusArgs),
+
+    /// List the running processes of a server
+    ListProcesses {
+        /// The server's section in the configuration
+        #[arg(value_name = "SERVER")]
+        server_name: String,
+    },
+
+    /// End a running process of a server
+    TerminateProcess {
+        /// The server's section in the configuration
+        #[arg(value_name = "SERVER")]
+        server_name: String,
+        /// The task: receive-wal, archive-wal, cron, ...
+        #[arg(value_name = "TASK")]
+        task: String,
+    },
+
     /// Write xlogdb anew from what is in the archive
     RebuildXlogdb {
         /// The servers, or 'all'
@@ -131,4 +188,80 @@ pub(super) enum Command {
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReceiveWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    pub(super) server_name: String,
+    /// Stop the receive-wal process of the server
+    #[arg(long)]
+    pub(super) stop: bool,
+    /// Let the receiver begin anew at the slot's or the server's position
+    #[arg(long)]
+    pub(super) reset: bool,
+    /// Create the replication slot
+    #[arg(long)]
+    pub(super) create_slot: bool,
+    /// With --create-slot: a slot that exists is no error
+    #[arg(long)]
+    pub(super) if_not_exists: bool,
+    /// Drop the replication slot
+    #[arg(long)]
+    pub(super) drop_slot: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SwitchWalArgs {
+    /// The servers, or 'all'
+    #[arg(value_name = "SERVER", required = true)]
+    pub(super) server_names: Vec<String>,
+    /// Make a checkpoint first, so that there is something to switch
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Wait until one WAL file has been archived
+    #[arg(long)]
+    pub(super) archive: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "TIMEOUT", default_value_t = 30)]
+    pub(super) archive_timeout: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReplicationStatusArgs {
+    /// The servers, or 'all'
+    #[arg(value_name = "SERVER", required = true)]
+    pub(super) server_names: Vec<String>,
+    /// Machine readable output
+    #[arg(long)]
+    pub(super) minimal: bool,
+    /// Which clients to show
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) target: ReplicationTarget,
+    /// Which connection to ask over
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) source: ReplicationSource,
+}
+
+/// Clients of streaming replication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReplicationTarget {
+    /// All of them
+    #[default]
+    All,
+    /// Standbys
+    HotStandby,
+    /// Clients that receive WAL only, such as pg_receivewal
+    WalStreamer,
+}
+
+/// The connection that is asked for streaming clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReplicationSource {
+    /// conninfo
+    #[default]
+    BackupHost,
+    /// wal_conninfo, or wal_streaming_conninfo
+    WalHost,
 }

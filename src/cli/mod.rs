@@ -2,16 +2,23 @@
 
 mod archive_wal;
 mod args;
+mod check;
+mod cron;
 mod exit_code;
 mod generate;
 mod log;
 mod output;
 mod privileges;
+mod processes;
 mod rebuild_xlogdb;
+mod receive_wal;
 mod redact;
+mod replication_status;
 mod report;
 mod servers;
 mod show;
+mod status;
+mod switch_wal;
 
 use std::ffi::OsString;
 use std::process;
@@ -95,6 +102,20 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         }
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
+        Command::ReceiveWal(args) => receive_wal::run(config, args, output),
+        Command::Cron { keep_descriptors } => cron::run(config, *keep_descriptors, output),
+        Command::Check {
+            server_names,
+            nagios,
+            check_timeout,
+        } => check::run(config, server_names, *nagios, *check_timeout, output),
+        Command::Status { server_names } => status::run(config, server_names, output),
+        Command::SwitchWal(args) => switch_wal::run(config, args, output),
+        Command::ReplicationStatus(args) => replication_status::run(config, args, output),
+        Command::ListProcesses { server_name } => processes::list(config, server_name, output),
+        Command::TerminateProcess { server_name, task } => {
+            processes::terminate(config, server_name, task, output);
+        }
         Command::Completion { .. } | Command::Man { .. } => {}
     }
 }

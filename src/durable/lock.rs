@@ -1,7 +1,7 @@
 //! Barman's lock files: `flock(2)`, mode 0600, the holder's process number in the file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Pid;
 
 /// How often a busy lock is asked again before it counts as held: every start of Barman holds each
 /// free lock for an instant, to see whether it is held.
@@ -65,6 +66,30 @@ impl LockFile {
         Err(io::Error::other(
             "the lock file is removed as often as it is created",
         ))
+    }
+}
+
+/// The process that holds a lock, from the lock file. `None` if nobody holds it.
+///
+/// The lock is asked for in its shared form and given back at once, so that two who look do not
+/// find each other. An error means that the file cannot be read, or that it holds no process number
+/// although the lock is held.
+pub fn lock_holder(path: &Path) -> io::Result<Option<Pid>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_free) => return Ok(None),
+        Err((file, Errno::EWOULDBLOCK)) => file,
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    match text.trim().parse() {
+        Ok(pid) if pid > 0 => Ok(Some(Pid::from_raw(pid))),
+        _ => Err(io::Error::other("it holds no process number")),
     }
 }
 

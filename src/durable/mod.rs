@@ -18,4 +18,4 @@ pub use directory::{create_directories, remove_directory, sync_directory};
 pub use file::{
     Identity, Publication, Temporary, append, keep_attributes, remove, sync_file, truncate,
 };
-pub use lock::{LockFile, Wait};
+pub use lock::{LockFile, Wait, lock_holder};
