@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod ffi;
 mod identity;
+mod server;
 mod slot;
 
 pub use connection::{Connection, Limits, Rows};
@@ -17,4 +18,5 @@ pub use conninfo::Conninfo;
 pub use environment::use_debian_paths;
 pub use error::PostgresError;
 pub use identity::{SystemIdentity, identify_system};
+pub use server::{ServerStatus, oldest_segment, server_status, timeline_history};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
