@@ -8,7 +8,7 @@ use super::queue::Queue;
 use super::{Batch, WalArchiver};
 use crate::config::ServerConfig;
 use crate::storage::{SourceKeeper, WalFile};
-use crate::wal::WalKind;
+use crate::wal::{WalKind, WalName};
 
 /// Archives `streaming_wals_directory`.
 #[derive(Debug)]
@@ -64,24 +64,35 @@ impl WalArchiver for Streaming {
 }
 
 /// Splits a sorted queue into superseded partial segments and everything else, less the one file
-/// that a receiver needs to find its place after a restart: the newest partial segment or, without
-/// any, the newest complete one.
-fn leave_the_place_marker(files: Vec<WalFile>) -> (Vec<WalFile>, Vec<WalFile>) {
-    let is = |kind| move |wal: &WalFile| wal.name.kind() == kind;
-    let (mut partials, mut complete): (Vec<_>, Vec<_>) =
-        files.into_iter().partition(is(WalKind::Partial));
-    if partials.pop().is_none()
-        && let Some(newest) = complete.iter().rposition(is(WalKind::Segment))
-    {
-        complete.remove(newest);
+/// that a receiver needs to find its place after a restart: that of the newest segment, complete or
+/// partial (`FindStreamingStart` in `pg_receivewal.c`).
+fn leave_the_place_marker(mut files: Vec<WalFile>) -> (Vec<WalFile>, Vec<WalFile>) {
+    let places = files.iter().enumerate();
+    let marker = places
+        .filter_map(|(at, wal)| Some((place(&wal.name)?, at)))
+        .max();
+    if let Some((_, at)) = marker {
+        files.remove(at);
     }
-    (partials, complete)
+    let is_partial = |wal: &WalFile| wal.name.kind() == WalKind::Partial;
+    files.into_iter().partition(is_partial)
+}
+
+/// The order in which a receiver looks at segments: by position, then by timeline, and a complete one
+/// after a partial one. `None` for other files.
+fn place(name: &WalName) -> Option<(String, u32, bool)> {
+    let complete = match name.kind() {
+        WalKind::Segment => true,
+        WalKind::Partial => false,
+        WalKind::BackupLabel | WalKind::History => return None,
+    };
+    let position = name.as_str().get(8..24)?.to_ascii_uppercase();
+    Some((position, name.timeline(), complete))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wal::WalName;
 
     fn left(names: &[&str]) -> Vec<String> {
         let file = |name: &&str| WalFile {
@@ -100,6 +111,7 @@ mod tests {
     const TWO: &str = "000000010000000000000002";
     const TWO_PARTIAL: &str = "000000010000000000000002.partial";
     const THREE_PARTIAL: &str = "000000010000000000000003.partial";
+    const ON_TIMELINE_2: &str = "000000020000000000000002";
     const HISTORY: &str = "00000002.history";
 
     #[test]
@@ -111,6 +123,18 @@ mod tests {
     fn without_a_partial_segment_the_newest_complete_one_stays() {
         assert_eq!(left(&[ONE, TWO]), [ONE]);
         assert_eq!(left(&[ONE]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_partial_segment_of_before_the_newest_complete_one_is_no_marker() {
+        // As after the end of a timeline: the receiver must not go back there.
+        assert_eq!(left(&[ONE, TWO_PARTIAL, ON_TIMELINE_2]), [ONE, TWO_PARTIAL],);
+        assert_eq!(left(&[TWO, TWO_PARTIAL]), [TWO_PARTIAL]);
+    }
+
+    #[test]
+    fn a_position_counts_more_than_a_timeline() {
+        assert_eq!(left(&[THREE_PARTIAL, ON_TIMELINE_2]), [ON_TIMELINE_2]);
     }
 
     #[test]

@@ -145,10 +145,11 @@ fn report_gap(
 /// The receiver may start at once, whatever made it fail before.
 fn forgive(server: &ServerConfig) {
     let mut state = ReceiverState::load(server).unwrap_or_default();
+    if state.consecutive_failures == 0 {
+        return;
+    }
     state.forgive();
-    if state != ReceiverState::default()
-        && let Err(error) = state.store(server)
-    {
+    if let Err(error) = state.store(server) {
         tracing::warn!("cannot write the state of the receiver: {error}");
     }
 }
