@@ -63,31 +63,53 @@ impl WalArchiver for Streaming {
     }
 }
 
-/// Splits a sorted queue into superseded partial segments and everything else, less the one file
-/// that a receiver needs to find its place after a restart: that of the newest segment, complete or
-/// partial (`FindStreamingStart` in `pg_receivewal.c`).
+/// Splits a sorted queue into superseded partial segments and everything else, less what a receiver
+/// needs: the newest segment of the newest timeline, complete or partial, by which it finds its place
+/// after a restart; and the partial segment at the newest position, which it may be writing to.
 fn leave_the_place_marker(mut files: Vec<WalFile>) -> (Vec<WalFile>, Vec<WalFile>) {
-    let places = files.iter().enumerate();
-    let marker = places
-        .filter_map(|(at, wal)| Some((place(&wal.name)?, at)))
-        .max();
-    if let Some((_, at)) = marker {
+    let newest = |order: fn(&Place) -> (u32, &str, bool)| {
+        let places = files.iter().enumerate();
+        let places = places.filter_map(|(at, wal)| Some((Place::of(&wal.name)?, at)));
+        places.max_by(|(a, _), (b, _)| order(a).cmp(&order(b)))
+    };
+    let marker = newest(|place| (place.timeline, &place.position, place.complete));
+    // As pg_receivewal looks for its place (`FindStreamingStart`): position before timeline.
+    let written = newest(|place| (0, &place.position, place.complete));
+    let mut kept: Vec<usize> = marker
+        .into_iter()
+        .chain(written.filter(|(place, _)| !place.complete))
+        .map(|(_, at)| at)
+        .collect();
+    kept.sort_unstable();
+    kept.dedup();
+    for at in kept.into_iter().rev() {
         files.remove(at);
     }
     let is_partial = |wal: &WalFile| wal.name.kind() == WalKind::Partial;
     files.into_iter().partition(is_partial)
 }
 
-/// The order in which a receiver looks at segments: by position, then by timeline, and a complete one
-/// after a partial one. `None` for other files.
-fn place(name: &WalName) -> Option<(String, u32, bool)> {
-    let complete = match name.kind() {
-        WalKind::Segment => true,
-        WalKind::Partial => false,
-        WalKind::BackupLabel | WalKind::History => return None,
-    };
-    let position = name.as_str().get(8..24)?.to_ascii_uppercase();
-    Some((position, name.timeline(), complete))
+/// Where in the WAL a segment is.
+struct Place {
+    position: String,
+    timeline: u32,
+    complete: bool,
+}
+
+impl Place {
+    /// `None` for files that are no segments.
+    fn of(name: &WalName) -> Option<Self> {
+        let complete = match name.kind() {
+            WalKind::Segment => true,
+            WalKind::Partial => false,
+            WalKind::BackupLabel | WalKind::History => return None,
+        };
+        Some(Place {
+            position: name.as_str().get(8..24)?.to_ascii_uppercase(),
+            timeline: name.timeline(),
+            complete,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +132,7 @@ mod tests {
     const ONE: &str = "000000010000000000000001";
     const TWO: &str = "000000010000000000000002";
     const TWO_PARTIAL: &str = "000000010000000000000002.partial";
+    const THREE: &str = "000000010000000000000003";
     const THREE_PARTIAL: &str = "000000010000000000000003.partial";
     const ON_TIMELINE_2: &str = "000000020000000000000002";
     const HISTORY: &str = "00000002.history";
@@ -133,8 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_position_counts_more_than_a_timeline() {
-        assert_eq!(left(&[THREE_PARTIAL, ON_TIMELINE_2]), [ON_TIMELINE_2]);
+    fn a_timeline_that_was_left_behind_goes_but_for_what_may_be_written_to() {
+        // After a failover to a standby that had less than the receiver.
+        assert_eq!(left(&[ONE, THREE, ON_TIMELINE_2]), [ONE, THREE]);
+        assert_eq!(
+            left(&[THREE, THREE_PARTIAL, ON_TIMELINE_2]),
+            [THREE, THREE_PARTIAL]
+        );
+        assert_eq!(left(&[ONE, THREE_PARTIAL, ON_TIMELINE_2]), [ONE]);
     }
 
     #[test]
