@@ -24,6 +24,8 @@ mod memory;
 mod probe;
 #[path = "compare/queue.rs"]
 mod queue;
+#[path = "compare/receive.rs"]
+mod receive;
 #[path = "compare/single.rs"]
 mod single;
 #[path = "compare/table.rs"]
@@ -56,6 +58,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("cpu", throughput::cpu),
     ("memory", memory::memory),
     ("queue", queue::queue),
+    ("receive", receive::receive),
 ];
 
 /// What every measurement needs.

@@ -37,11 +37,12 @@ impl Home {
         let home = root.display();
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
-        writeln!(
-            text,
-            "backup_method = postgres\nconninfo = host=/nonexistent"
-        )?;
-        writeln!(text, "streaming_conninfo = host=/nonexistent")?;
+        writeln!(text, "backup_method = postgres")?;
+        let names_server = |option: &&str| option.starts_with("conninfo");
+        if !options.iter().any(names_server) {
+            writeln!(text, "conninfo = host=/nonexistent")?;
+            writeln!(text, "streaming_conninfo = host=/nonexistent")?;
+        }
         for option in options {
             writeln!(text, "{option}")?;
         }
@@ -56,6 +57,10 @@ impl Home {
 
     pub(crate) fn incoming(&self) -> PathBuf {
         self.root.join("main/incoming")
+    }
+
+    pub(crate) fn streaming(&self) -> PathBuf {
+        self.root.join("main/streaming")
     }
 
     pub(crate) fn wals(&self) -> PathBuf {
