@@ -113,7 +113,8 @@ fn a_receiver_that_does_not_stop_when_asked_is_killed() {
 
 #[test]
 fn killed_with_sigkill_it_leaves_no_receiver_behind_and_goes_on_afterwards() {
-    let postgres = shared();
+    // With the segments of other tests the receiver would end when it cannot print any more.
+    let postgres = Postgres::start(|_| SETTINGS.to_owned());
     let home = home_with_slot(&postgres, "sigkill", &[]);
     let receiving = streaming(&home);
     let receiver = receiving.receiver();
