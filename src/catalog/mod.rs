@@ -2,8 +2,10 @@
 //!
 //! Barman and walarch share it, under a lock that is held only while the file is read or written.
 
+mod backup;
 mod line;
 mod repair;
+mod survey;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -11,8 +13,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+pub use backup::{BackupWal, last_backup};
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
+pub use survey::{Gap, Survey};
 
+use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, LockFile, Temporary, Wait};
 use crate::wal::{WalKind, WalName};
 
@@ -107,6 +112,20 @@ impl Catalog {
             lock_path: lock_directory.join(format!(".{server}-xlogdb.lock")),
             legacy_path: wals_directory.map(|directory| directory.join(LEGACY_NAME)),
         }
+    }
+
+    /// The xlogdb of a server, wherever its archive is.
+    pub fn of(server: &ServerConfig) -> Self {
+        let wals_directory = match &server.wals_directory {
+            WalsDirectory::Local(root) => Some(root.as_path()),
+            WalsDirectory::Cloud(_) => None,
+        };
+        Self::new(
+            &server.name,
+            &server.xlogdb_directory,
+            &server.lock_directory,
+            wals_directory,
+        )
     }
 
     /// Where xlogdb is.
