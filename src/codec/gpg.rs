@@ -30,7 +30,8 @@ pub(super) fn encryption(key_id: &str, path_prefix: Option<&str>) -> Program {
     Program::new("gpg", arguments, path_prefix)
 }
 
-/// The same without a trace on this host: no locks, no random seed, no look at who trusts whom.
+/// The same without a trace on this host: no locks, no random seed, no look at who
+/// trusts whom, no key fetched from elsewhere.
 pub(super) fn rehearsal(key_id: &str, trust: &[&str], path_prefix: Option<&str>) -> Program {
     let arguments = UNATTENDED
         .into_iter()
@@ -38,6 +39,7 @@ pub(super) fn rehearsal(key_id: &str, trust: &[&str], path_prefix: Option<&str>)
             "--lock-never",
             "--no-random-seed-file",
             "--no-auto-check-trustdb",
+            "--no-auto-key-locate",
         ])
         .chain(trust.iter().copied())
         .chain(["--recipient", key_id, "--encrypt"]);

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
@@ -14,6 +15,13 @@ use crate::config::{Compression, search_path};
 
 /// What is encrypted on trial.
 const TRIAL: &[u8] = b"walarch";
+
+/// Where gpg keeps public keys, in its directory: today's file, that of before version 2.1, and that of its
+/// key daemon.
+const KEYRINGS: [&str; 3] = ["pubring.kbx", "pubring.gpg", "public-keys.d/pubring.db"];
+
+/// Where it keeps how far it trusts them.
+const TRUST_DATABASE: &str = "trustdb.gpg";
 
 /// What gpg says when it may not bring its trust database up to date.
 const TRUST_UNKNOWN: &str = "--check-trustdb";
@@ -44,7 +52,8 @@ pub fn check_compression(options: &CodecOptions) -> Result<(), CodecError> {
     }
 }
 
-/// Encrypts a few bytes and throws the result away. gpg is told to write nothing, not even a lock.
+/// Encrypts a few bytes and throws the result away. gpg is told to write nothing, not even a lock; where
+/// it has no keys yet it is not run, because it would make a keyring.
 ///
 /// # Errors
 ///
@@ -56,12 +65,31 @@ pub fn rehearse_encryption(options: &CodecOptions) -> Result<Rehearsal, CodecErr
         let write = |stdin: &mut dyn Write| stdin.write_all(TRIAL).map_err(CodecError::WriteSink);
         pipe_through(&program, |stdin| write(stdin), &mut io::sink())
     };
+    let directory = gpg_directory();
+    let has = |name: &str| directory.join(name).exists();
+    if !KEYRINGS.iter().any(|name| has(name)) {
+        return Err(CodecError::Configuration {
+            message: format!("gpg has no keys in {}", directory.display()),
+            hint: format!("import the public key {key_id} as this user."),
+        });
+    }
+    let regardless = || trial(&["--trust-model", "always"]).map(|()| Rehearsal::TrustUnknown);
+    if !has(TRUST_DATABASE) {
+        return regardless();
+    }
     match trial(&[]) {
         Err(CodecError::CommandFailed { stderr, .. }) if stderr.contains(TRUST_UNKNOWN) => {
-            trial(&["--trust-model", "always"]).map(|()| Rehearsal::TrustUnknown)
+            regardless()
         }
         other => other.map(|()| Rehearsal::Complete),
     }
+}
+
+/// Where gpg keeps its keys (its manual, "Environment Variables").
+fn gpg_directory() -> PathBuf {
+    let home = || Some(Path::new(&env::var_os("HOME")?).join(".gnupg"));
+    let chosen = env::var_os("GNUPGHOME").map(PathBuf::from);
+    chosen.or_else(home).unwrap_or_default()
 }
 
 fn find_command(program: &str, path_prefix: Option<&str>) -> Result<(), CodecError> {

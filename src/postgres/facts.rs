@@ -84,7 +84,8 @@ const FACTS: &str = "\
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory') AS data_directory";
 
 /// Whether archiving works, by the rules of Barman: on, and nothing has failed since the last
-/// success; a history file of an older timeline that fails does not count.
+/// success; a history file of an older timeline that fails does not count. Where nothing ever
+/// succeeded, Barman has no verdict; here it is a failure.
 const ARCHIVER: &str = "\
     SELECT last_archived_wal, last_failed_wal, failed_count, \
     pg_catalog.to_char(last_archived_time, 'Dy Mon ') \
@@ -93,12 +94,12 @@ const ARCHIVER: &str = "\
     pg_catalog.to_char(last_failed_time, 'Dy Mon ') \
       || pg_catalog.lpad(pg_catalog.to_char(last_failed_time, 'FMDD'), 2) \
       || pg_catalog.to_char(last_failed_time, ' HH24:MI:SS YYYY') AS last_failed_at, \
-    pg_catalog.current_setting('archive_mode') IN ('on', 'always') AND ( \
+    pg_catalog.current_setting('archive_mode') IN ('on', 'always') AND COALESCE( \
       last_failed_wal IS NULL \
       OR last_failed_time <= last_archived_time \
       OR (last_failed_wal LIKE '%.history' AND pg_catalog.substr(last_failed_wal, 1, 8) \
-                                            <= pg_catalog.substr(last_archived_wal, 1, 8)) \
-    ) AS is_archiving, \
+                                            <= pg_catalog.substr(last_archived_wal, 1, 8)), \
+      false) AS is_archiving, \
     CASE WHEN archived_count > 0 THEN pg_catalog.round(3600 * archived_count::numeric / NULLIF( \
       EXTRACT(EPOCH FROM pg_catalog.age(pg_catalog.now(), stats_reset))::numeric, 0), 2) END \
       AS archived_per_hour \

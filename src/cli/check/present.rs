@@ -61,6 +61,7 @@ fn as_json(result: &CheckResult) -> (String, Value) {
 pub(super) fn log(server: &ServerConfig, report: &CheckReport) {
     for result in &report.results {
         let (name, server) = (&result.name, &server.name);
+        tracing::debug!("Starting check: '{name}'");
         match result.passed {
             true => tracing::debug!("Check '{name}' succeeded for server '{server}'"),
             false => tracing::error!("Check '{name}' failed for server '{server}'"),

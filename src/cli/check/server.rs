@@ -17,7 +17,7 @@ pub(super) fn check_postgres(server: &ServerConfig, answers: &Answers, report: &
     let result = CheckResult::new("PostgreSQL", false);
     let facts = match &answers.ordinary {
         None => return report.add(result),
-        Some(Err(error)) => return report.add(result.hint(error.to_string())),
+        Some(Err(error)) => return report.add(result.hint(reason(error))),
         Some(Ok(ordinary)) => &ordinary.facts,
     };
     if facts.version < VERSION_MIN {
@@ -57,7 +57,7 @@ pub(super) fn check_wal_source(server: &ServerConfig, answers: &Answers, report:
     report.add(match (may_monitor, &wal.ordinary) {
         (true, _) => CheckResult::new(named("has monitoring privileges", Some(WAL_SOURCE)), true),
         (false, Err(error)) => {
-            CheckResult::new("no access to monitoring functions", false).hint(error.to_string())
+            CheckResult::new("no access to monitoring functions", false).hint(reason(error))
         }
         (false, Ok(_)) => CheckResult::new("no access to monitoring functions", false).hint(
             "privileges for PostgreSQL monitoring functions are required (see documentation)",
@@ -138,7 +138,7 @@ fn check_streaming(
     let name = named("PostgreSQL streaming", suffix);
     match streaming {
         Ok(streaming) => CheckResult::new(name, streaming.identity.is_some()),
-        Err(error) => CheckResult::new(name, false).hint(error.to_string()),
+        Err(error) => CheckResult::new(name, false).hint(reason(error)),
     }
 }
 
@@ -150,6 +150,16 @@ fn check_wal_level(facts: &ServerFacts, suffix: Option<&str>) -> CheckResult {
         }
         _ => CheckResult::new(name, true),
     }
+}
+
+/// An error on one line: what failed, with each of several hosts. What libpq asks the reader about it is
+/// indented, and left out.
+fn reason(error: &PostgresError) -> String {
+    let text = error.to_string();
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with(char::is_whitespace));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Barman's three checks of a standby and its primary.
@@ -180,7 +190,7 @@ fn check_standby(
     );
     report.add(match (same.passed, primary) {
         (true, _) => same,
-        (false, Some(Err(error))) => same.hint(error.to_string()),
+        (false, Some(Err(error))) => same.hint(reason(error)),
         (false, _) => same.hint(
             "primary_conninfo and conninfo should point to primary and standby servers which share \
              the same system identifier",
