@@ -5,6 +5,7 @@ mod errors;
 mod file;
 mod identity;
 mod queue;
+mod receiver_report;
 mod report;
 mod streaming;
 
@@ -16,9 +17,9 @@ use std::path::{Path, PathBuf};
 pub use direct::Direct;
 pub use errors::summarise_errors;
 pub use file::File;
-pub use identity::{IdentityError, identity_path, system_identifier};
-pub use queue::{Backlog, incoming_backlog, streaming_backlog};
-pub use report::{CheckReport, CheckResult, ServerState, StatusLine, StatusReport};
+pub use identity::{IdentityError, identity_path, pin_identity, system_identifier};
+pub use queue::{Backlog, incoming_backlog, move_to_errors, streaming_backlog};
+pub use report::{CheckReport, CheckResult, ReceiverFacts, ServerState, StatusLine, StatusReport};
 pub use streaming::Streaming;
 
 use crate::config::ServerConfig;

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::postgres::{ReplicationSlot, ServerFacts, WalSender};
-use crate::receiver::{ReceiverProgram, ReceiverState};
 
 /// The verdict of one check.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,16 +112,33 @@ impl StatusReport {
 pub struct ServerState {
     /// What an ordinary connection tells; `None` if there is none.
     pub facts: Option<ServerFacts>,
-    /// The version of the server that is streamed from; `None` if it cannot be asked.
-    pub streaming_version: Option<i32>,
-    /// The installed `pg_receivewal`.
-    pub receiver_program: Option<ReceiverProgram>,
-    /// The process that holds the lock of `receive-wal`.
-    pub receiver_pid: Option<Pid>,
-    /// What is remembered of earlier runs of the receiver.
-    pub receiver: ReceiverState,
-    /// The receiver as the server sees it.
+    /// The receiver, as this host knows it.
+    pub receiver: ReceiverFacts,
+    /// The receiver, as the server sees it.
     pub wal_sender: Option<WalSender>,
     /// The configured replication slot.
     pub slot: Option<ReplicationSlot>,
+}
+
+/// What is known of a receiver and of the program that it is.
+#[derive(Clone, Debug, Default)]
+pub struct ReceiverFacts {
+    /// Whether `pg_receivewal` is installed.
+    pub is_installed: bool,
+    /// Its version, as it prints it.
+    pub version: Option<String>,
+    /// The version of the server it would receive from, as a number: 150018 for 15.18.
+    pub server_version: Option<i32>,
+    /// Whether it can receive from that.
+    pub is_compatible: bool,
+    /// The process that holds the lock of `receive-wal`.
+    pub pid: Option<Pid>,
+    /// Since when it receives WAL.
+    pub streaming_since: Option<Timestamp>,
+    /// When and why the last run ended.
+    pub last_exit: Option<(Timestamp, String)>,
+    /// How many runs failed in a row.
+    pub failures: u32,
+    /// When `cron` will start it, if that is not at once.
+    pub next_start_at: Option<Timestamp>,
 }

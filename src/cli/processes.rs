@@ -1,5 +1,6 @@
 //! `list-processes`, `terminate-process`, and what other commands need to know of running tasks.
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -61,12 +62,21 @@ pub(super) fn end(process: Process, output: &Output) -> bool {
         }
     }
     for _ in 0..TERMINATE_RETRIES * 10 {
-        if kill(process.pid, None) == Err(Errno::ESRCH) {
+        if kill(process.pid, None) == Err(Errno::ESRCH) || is_zombie(process.pid) {
             return true;
         }
         thread::sleep(Duration::from_millis(100));
     }
     false
+}
+
+/// Whether a process has ended and only its parent has not looked yet: in a container there may be
+/// nobody who ever does.
+fn is_zombie(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before may hold any character, parentheses too (manual page proc(5)).
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|state| state.starts_with(['Z', 'X']))
 }
 
 pub(super) fn list(_config: Config, _server_name: &str, output: &Output) {

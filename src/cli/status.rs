@@ -96,7 +96,7 @@ fn add_postgres(answers: Option<&Answers>, report: &mut StatusReport) {
         return report.add("pg_version", "PostgreSQL version", failed);
     };
     report.add("pg_version", "PostgreSQL version", &facts.version_text);
-    let state = match facts.is_in_recovery {
+    let state = match facts.status.in_recovery {
         true => "in archive recovery",
         false => "in production",
     };
@@ -124,7 +124,7 @@ fn add_archive(archive: &Archive<'_>, answers: Option<&Answers>, report: &mut St
     }
     let segment_size = answers
         .and_then(Answers::facts)
-        .and_then(|facts| facts.segment_size);
+        .map(|facts| facts.status.segment_size);
     let gaps = match archive.gaps(segment_size) {
         Err(error) => error.to_string(),
         Ok(gaps) if gaps.is_empty() => "none".to_owned(),

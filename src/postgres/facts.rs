@@ -2,36 +2,25 @@
 
 use super::connection::{Connection, Rows};
 use super::error::PostgresError;
-use crate::wal::{Lsn, SegmentSize, WalName};
+use super::server::{ServerStatus, server_status};
+use crate::wal::{Lsn, WalName};
 
 /// What an ordinary connection tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
-    /// The version as a number: 150018 for 15.18.
-    pub version: i32,
+    /// What `receive-wal` wants to know as well.
+    pub status: ServerStatus,
     /// The version as `version()` has it: `15.18`.
     pub version_text: String,
-    /// Whether it is a standby, or recovers otherwise.
-    pub is_in_recovery: bool,
-    /// How far the WAL is written or, in recovery, replayed.
-    pub position: Option<Lsn>,
-    /// The segment in which it is; `None` in recovery.
+    /// The segment in which the server writes; `None` in recovery.
     pub current_segment: Option<WalName>,
-    /// The size of a segment.
-    pub segment_size: Option<SegmentSize>,
-    /// `wal_level`
-    pub wal_level: Option<String>,
     /// `archive_mode`
     pub archive_mode: Option<String>,
     /// `archive_command`
     pub archive_command: Option<String>,
     /// `data_directory`; `None` without the right to see it.
     pub data_directory: Option<String>,
-    /// The number that `initdb` gave the cluster; `None` without the right to ask.
-    pub system_identifier: Option<u64>,
-    /// Whether the user may read all that monitoring needs.
-    pub has_monitoring_privileges: bool,
-    /// Whether the user may besides run what base backups need.
+    /// Whether the user may do what base backups need.
     pub has_backup_privileges: bool,
     /// `pg_stat_archiver`
     pub archiver: Option<ArchiverFacts>,
@@ -68,17 +57,11 @@ pub struct WalSender {
     pub sync_state: Option<String>,
 }
 
-/// Everything that one look at a server needs. What the user may not see is absent, and no error.
+/// What the user may not see is absent, and no error.
 const FACTS: &str = "\
     SELECT pg_catalog.version() AS version, \
-    pg_catalog.pg_is_in_recovery() AS is_in_recovery, \
-    CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-         ELSE pg_catalog.pg_current_wal_lsn() END AS position, \
     CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
          ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END AS current_segment, \
-    (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END \
-       FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size') AS segment_size, \
-    pg_catalog.current_setting('wal_level') AS wal_level, \
     pg_catalog.current_setting('archive_mode') AS archive_mode, \
     pg_catalog.current_setting('archive_command') AS archive_command, \
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory') AS data_directory";
@@ -108,28 +91,19 @@ const ARCHIVER: &str = "\
 impl ServerFacts {
     /// Asks a server over an ordinary connection.
     pub fn ask(connection: &Connection) -> Result<Self, PostgresError> {
-        let version = connection.server_version();
+        let status = server_status(connection)?;
         let rows = connection.query(FACTS, &[])?;
         let text = |column| rows.get(0, column).map(str::to_owned);
-        let position: Option<Lsn> = number(&rows, "position");
-        let segment_size =
-            number(&rows, "segment_size").and_then(|size| SegmentSize::new(size).ok());
-        let privileges = privileges(connection)?;
+        let has_backup_privileges = status.may_monitor && may_back_up(connection)?;
         Ok(ServerFacts {
-            version,
             version_text: version_text(rows.get(0, "version").unwrap_or_default()),
-            is_in_recovery: rows.get(0, "is_in_recovery") == Some("t"),
-            position,
-            current_segment: current_segment(&rows, position, segment_size),
-            segment_size,
-            wal_level: text("wal_level"),
+            current_segment: current_segment(&rows, &status),
             archive_mode: text("archive_mode"),
             archive_command: text("archive_command"),
-            data_directory: text("data_directory").filter(|_| privileges.backup),
-            system_identifier: optional(system_identifier(connection))?.flatten(),
-            has_monitoring_privileges: privileges.monitoring,
-            has_backup_privileges: privileges.backup,
+            data_directory: text("data_directory").filter(|_| has_backup_privileges),
+            has_backup_privileges,
             archiver: optional(archiver(connection))?,
+            status,
         })
     }
 }
@@ -172,28 +146,18 @@ fn version_text(version: &str) -> String {
 
 /// The segment of the last byte that was written: exactly between two segments it is the first of them,
 /// whose end it is, with every version.
-fn current_segment(
-    rows: &Rows,
-    position: Option<Lsn>,
-    segment_size: Option<SegmentSize>,
-) -> Option<WalName> {
+fn current_segment(rows: &Rows, status: &ServerStatus) -> Option<WalName> {
     let name = WalName::parse(rows.get(0, "current_segment")?).ok()?;
-    let last_byte = Lsn(position?.0.saturating_sub(1));
+    let last_byte = Lsn(status.position?.0.saturating_sub(1));
     Some(WalName::of_segment(
         name.timeline(),
         last_byte,
-        segment_size?,
+        status.segment_size,
     ))
 }
 
-struct Privileges {
-    monitoring: bool,
-    backup: bool,
-}
-
-/// What the user may do: superusers all, others what they were granted (PostgreSQL manual,
-/// "Predefined Roles").
-fn privileges(connection: &Connection) -> Result<Privileges, PostgresError> {
+/// Whether the user may run the functions of base backups: superusers may, others what they were granted.
+fn may_back_up(connection: &Connection) -> Result<bool, PostgresError> {
     let backup_functions: &[&str] = match connection.server_version() {
         150_000.. => &["pg_backup_start(text,bool)", "pg_backup_stop(bool)"],
         _ => &[
@@ -210,30 +174,8 @@ fn privileges(connection: &Connection) -> Result<Privileges, PostgresError> {
             )
         })
         .collect();
-    let member = |role| format!("pg_catalog.pg_has_role(CURRENT_USER, '{role}', 'USAGE')");
-    let monitoring = format!(
-        "({} OR ({} AND {}))",
-        member("pg_monitor"),
-        member("pg_read_all_settings"),
-        member("pg_read_all_stats")
-    );
-    let sql = format!(
-        "SELECT usesuper OR {monitoring} AS monitoring, \
-         usesuper OR ({monitoring} AND {}) AS backup \
-         FROM pg_catalog.pg_user WHERE usename = CURRENT_USER",
-        executable.join(" AND ")
-    );
-    let rows = connection.query(&sql, &[])?;
-    Ok(Privileges {
-        monitoring: rows.get(0, "monitoring") == Some("t"),
-        backup: rows.get(0, "backup") == Some("t"),
-    })
-}
-
-fn system_identifier(connection: &Connection) -> Result<Option<u64>, PostgresError> {
-    let sql = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
-    let rows = connection.query(sql, &[])?;
-    Ok(number(&rows, "system_identifier"))
+    let rows = connection.query(&format!("SELECT {}", executable.join(" AND ")), &[])?;
+    Ok(rows.first() == Some("t"))
 }
 
 fn archiver(connection: &Connection) -> Result<ArchiverFacts, PostgresError> {

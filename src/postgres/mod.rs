@@ -11,6 +11,7 @@ mod error;
 mod facts;
 mod ffi;
 mod identity;
+mod server;
 mod slot;
 
 pub use connection::{Connection, Limits, Rows};
@@ -19,4 +20,5 @@ pub use environment::use_debian_paths;
 pub use error::PostgresError;
 pub use facts::{ArchiverFacts, ServerFacts, WalSender, find_wal_sender, version_name};
 pub use identity::{SystemIdentity, identify_system};
+pub use server::{ServerStatus, oldest_segment, server_status, timeline_history};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};

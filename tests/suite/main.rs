@@ -15,6 +15,7 @@
 //! | `status` | does `status` show what Barman shows of the WAL side, and the receiver and the queues? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
+//! | `receive` | receive-wal, slots, reset and every bad day of a receiver, against real servers |
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
@@ -44,6 +45,7 @@ mod harness;
 mod hooks;
 mod process;
 mod readme;
+mod receive;
 mod side_by_side;
 mod status;
 mod support;

@@ -172,7 +172,7 @@ impl<'a> Archive<'a> {
     pub(super) fn check_gaps(&self, answers: Option<&Answers>, report: &mut CheckReport) {
         let segment_size = answers
             .and_then(Answers::facts)
-            .and_then(|facts| facts.segment_size);
+            .map(|facts| facts.status.segment_size);
         let Ok(gaps) = self.gaps(segment_size) else {
             return;
         };
@@ -197,7 +197,7 @@ impl<'a> Archive<'a> {
     /// What is not archived yet of the server's WAL. `None` if nothing is known of that.
     pub(in crate::cli) fn lag(&self, answers: &Answers) -> Option<Lag> {
         let facts = answers.facts()?;
-        let (position, segment_size) = (facts.position?, facts.segment_size?);
+        let (position, segment_size) = (facts.status.position?, facts.status.segment_size);
         let archived = self.archived.as_ref().ok()?;
         let end = archived.end_on(answers.timeline().unwrap_or(u32::MAX), segment_size)?;
         let size_bytes = position.0.saturating_sub(end.0);

@@ -7,11 +7,13 @@ mod server;
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::inquiry::{Answers, Inquiry, Pending, TimedOut, deadline};
 use super::output::Output;
 use super::processes;
 use super::servers::select_with_inactive;
-use crate::archiver::{self, CheckReport, CheckResult, ServerState};
+use crate::archiver::{self, CheckReport, CheckResult, ReceiverFacts, ServerState};
 use crate::codec::{CodecError, CodecOptions, Rehearsal, rehearse_encryption};
 use crate::config::{Config, ServerConfig};
 use crate::receiver::ReceiverState;
@@ -111,18 +113,33 @@ fn check_archivers(server: &ServerConfig, answers: Option<&Answers>, report: &mu
 
 /// What the archivers of a server are told.
 pub(super) fn server_state(server: &ServerConfig, answers: Option<&Answers>) -> ServerState {
-    let receiver = ReceiverState::load(server).unwrap_or_else(|error| {
-        tracing::warn!("{error}");
-        ReceiverState::default()
-    });
     let source = answers.and_then(Answers::wal_source);
     ServerState {
         facts: answers.and_then(Answers::facts).cloned(),
-        streaming_version: answers.and_then(Answers::streaming_version),
-        receiver_program: answers.and_then(|answers| answers.program.clone()),
-        receiver_pid: processes::find(server, "receive-wal").map(|process| process.pid),
-        receiver,
+        receiver: receiver_facts(server, answers),
         wal_sender: source.and_then(|source| source.wal_sender.clone()),
         slot: source.and_then(|source| source.slot.clone()),
+    }
+}
+
+fn receiver_facts(server: &ServerConfig, answers: Option<&Answers>) -> ReceiverFacts {
+    let state = ReceiverState::load(server).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        ReceiverState::default()
+    });
+    let program = answers.and_then(|answers| answers.program.as_ref());
+    let server_version = answers.and_then(Answers::streaming_version);
+    ReceiverFacts {
+        is_installed: program.is_some(),
+        version: program.and_then(|program| program.version.clone()),
+        is_compatible: program
+            .zip(server_version)
+            .is_some_and(|(program, version)| program.is_compatible_with(version)),
+        server_version,
+        pid: processes::find(server, "receive-wal").map(|process| process.pid),
+        streaming_since: state.streaming_since,
+        next_start_at: state.may_start_at(Timestamp::now()),
+        failures: state.consecutive_failures,
+        last_exit: state.last_exit.map(|exit| (exit.at, exit.reason)),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn check_postgres(server: &ServerConfig, answers: &Answers, report: &
         Some(Err(error)) => return report.add(result.hint(reason(error))),
         Some(Ok(ordinary)) => &ordinary.facts,
     };
-    if facts.version < VERSION_MIN {
+    if facts.status.version < VERSION_MIN {
         return report.add(result.hint(format!(
             "unsupported version: PostgreSQL server is too old ({} < 10.0)",
             facts.version_text
@@ -53,7 +53,7 @@ pub(super) fn check_wal_source(server: &ServerConfig, answers: &Answers, report:
         );
     };
     let ordinary = wal.ordinary.as_ref().ok();
-    let may_monitor = ordinary.is_some_and(|ordinary| ordinary.facts.has_monitoring_privileges);
+    let may_monitor = ordinary.is_some_and(|ordinary| ordinary.facts.status.may_monitor);
     report.add(match (may_monitor, &wal.ordinary) {
         (true, _) => CheckResult::new(named("has monitoring privileges", Some(WAL_SOURCE)), true),
         (false, Err(error)) => {
@@ -100,7 +100,7 @@ fn judge_identity(
     suffix: Option<&str>,
 ) -> CheckResult {
     let result = |passed| CheckResult::new(named("systemid coherence", suffix), passed);
-    let ordinary = ordinary.and_then(|ordinary| ordinary.facts.system_identifier);
+    let ordinary = ordinary.and_then(|ordinary| ordinary.facts.status.system_identifier);
     let streaming = streaming.and_then(|streaming| Some(streaming.identity?.system_identifier));
     let of_server = match (streaming, ordinary) {
         (Some(streaming), Some(ordinary)) if streaming != ordinary => {
@@ -144,8 +144,8 @@ fn check_streaming(
 
 fn check_wal_level(facts: &ServerFacts, suffix: Option<&str>) -> CheckResult {
     let name = named("wal_level", suffix);
-    match facts.wal_level.as_deref() {
-        Some("minimal") => {
+    match facts.status.wal_level.as_str() {
+        "minimal" => {
             CheckResult::new(name, false).hint("please set it to a higher level than 'minimal'")
         }
         _ => CheckResult::new(name, true),
@@ -168,8 +168,8 @@ fn check_standby(
     primary: Option<&Result<Ordinary, PostgresError>>,
     report: &mut CheckReport,
 ) {
-    let is_standby = CheckResult::new("PostgreSQL server is standby", facts.is_in_recovery);
-    if !facts.is_in_recovery {
+    let is_standby = CheckResult::new("PostgreSQL server is standby", facts.status.in_recovery);
+    if !facts.status.in_recovery {
         return report.add(
             is_standby.hint("conninfo should point to a standby server if primary_conninfo is set"),
         );
@@ -177,16 +177,16 @@ fn check_standby(
     report.add(is_standby);
     let of_primary = primary.and_then(|answer| Some(&answer.as_ref().ok()?.facts));
     report.add(match of_primary {
-        Some(primary) if primary.is_in_recovery => {
+        Some(primary) if primary.status.in_recovery => {
             CheckResult::new("Primary server is not a standby", false)
                 .hint("primary_conninfo should point to a primary server, not a standby")
         }
         _ => CheckResult::new("Primary server is not a standby", true),
     });
-    let of_primary = of_primary.and_then(|primary| primary.system_identifier);
+    let of_primary = of_primary.and_then(|primary| primary.status.system_identifier);
     let same = CheckResult::new(
         "Primary and standby have same system ID",
-        facts.system_identifier == of_primary,
+        facts.status.system_identifier == of_primary,
     );
     report.add(match (same.passed, primary) {
         (true, _) => same,
