@@ -43,4 +43,5 @@ pub mod observe;
 pub mod postgres;
 pub mod receiver;
 pub mod storage;
+pub mod units;
 pub mod wal;

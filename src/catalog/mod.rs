@@ -2,8 +2,10 @@
 //!
 //! Barman and walarch share it, under a lock that is held only while the file is read or written.
 
+mod backup;
 mod line;
 mod repair;
+mod survey;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -11,7 +13,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+pub use backup::{BackupWal, last_backup};
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
+pub use survey::{Gap, Survey};
 
 use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, LockFile, Temporary, Wait};

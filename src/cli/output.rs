@@ -19,6 +19,8 @@ pub(super) struct Output {
     debug: bool,
     colored: bool,
     failed: Cell<bool>,
+    /// Nothing is printed but what [`Output::verdict`] is given, and a failure is critical.
+    for_nagios: Cell<bool>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
     /// What must step aside while a line is printed.
@@ -38,6 +40,7 @@ impl Output {
             debug: args.debug,
             colored,
             failed: Cell::new(false),
+            for_nagios: Cell::new(false),
             json: RefCell::default(),
             progress: RefCell::default(),
         }
@@ -54,6 +57,7 @@ impl Output {
     /// A line for the person only.
     pub(super) fn line(&self, message: &str) {
         match self.format {
+            _ if self.for_nagios.get() => {}
             Format::Console if self.quiet => {}
             Format::Console => self.print(&mut io::stdout(), &redact(message)),
             Format::Json => self.collect("_INFO", message),
@@ -87,6 +91,36 @@ impl Output {
         }
     }
 
+    /// Something failed, and has been said in another way than by a message.
+    pub(super) fn fail(&self) {
+        self.failed.set(true);
+    }
+
+    /// Whether anything has failed so far.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// From now on prints the one verdict that Nagios reads, whatever the format.
+    pub(super) fn begin_nagios(&self) {
+        self.for_nagios.set(true);
+    }
+
+    /// The verdict for Nagios, whose first line is all that most people see.
+    pub(super) fn verdict(&self, text: &str) {
+        self.print(&mut io::stdout(), &redact(text));
+    }
+
+    /// `OK` or `FAILED`, in its colour.
+    pub(super) fn status_word(&self, passed: bool) -> String {
+        let (word, color) = match passed {
+            true => ("OK", AnsiColor::Green),
+            false => ("FAILED", AnsiColor::Red),
+        };
+        let style = Style::new().fg_color(self.colored.then(|| color.into()));
+        format!("{style}{word}{style:#}")
+    }
+
     /// Whether the format wants lines or values.
     pub(super) fn is_json(&self) -> bool {
         matches!(self.format, Format::Json)
@@ -109,7 +143,7 @@ impl Output {
 
     /// Prints what was collected and says how it all ended.
     pub(super) fn close(self) -> ExitCode {
-        if self.is_json() && !self.quiet {
+        if self.is_json() && !self.quiet && !self.for_nagios.get() {
             let mut text = Vec::new();
             let mut serializer = serde_json::Serializer::with_formatter(&mut text, PythonStyle);
             // Strings, lists and maps always serialise.
@@ -118,15 +152,16 @@ impl Output {
                 .write_all(&text)
                 .and_then(|()| io::stdout().flush());
         }
-        if self.failed.get() {
-            ExitCode::Failure
-        } else {
-            ExitCode::Success
+        match (self.failed.get(), self.for_nagios.get()) {
+            (false, _) => ExitCode::Success,
+            (true, false) => ExitCode::Failure,
+            (true, true) => ExitCode::Critical,
         }
     }
 
     fn message(&self, key: &str, prefix: &str, color: Option<AnsiColor>, message: &str) {
         match self.format {
+            _ if self.for_nagios.get() => {}
             Format::Json => self.collect(key, message),
             Format::Console => {
                 let style = Style::new().fg_color(color.filter(|_| self.colored).map(Into::into));

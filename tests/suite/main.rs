@@ -11,6 +11,8 @@
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
+//! | `check` | does `check` judge as Barman does, more truthfully where it must, and without a trace? |
+//! | `status` | does `status` show what Barman shows of the WAL side, and the receiver and the queues? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
 //! | `receive` | receive-wal, slots, reset and every bad day of a receiver, against real servers |
@@ -32,6 +34,7 @@
 )]
 
 mod archive;
+mod check;
 mod codec;
 mod collisions;
 mod command_mode;
@@ -44,6 +47,7 @@ mod process;
 mod readme;
 mod receive;
 mod side_by_side;
+mod status;
 mod support;
 mod validation;
 mod xlogdb;

@@ -8,6 +8,7 @@
 //! | `wal` | well-formed WAL files of any size |
 //! | `cluster` | real WAL from a throw-away PostgreSQL |
 //! | `postgres` | PostgreSQL servers and standbys that live as long as a test |
+//! | `monitored` | a home beside a live server, as `check` and `status` see it, by Barman and by walarch |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
@@ -18,6 +19,7 @@ pub mod compare;
 pub mod decode;
 pub mod faults;
 pub mod home;
+pub mod monitored;
 pub mod order;
 pub mod postgres;
 pub mod tool;

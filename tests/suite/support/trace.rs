@@ -147,6 +147,11 @@ impl Call {
         )
     }
 
+    /// Whether the call takes a lock that keeps others out (the trace must ask for `flock`).
+    pub fn locks_out(&self) -> bool {
+        self.name == "flock" && self.argument(1).contains("LOCK_EX")
+    }
+
     /// All strings by which `strace -P` would select this call: paths as they were passed, and the paths of
     /// its descriptors.
     pub fn selectors(&self) -> Vec<String> {
