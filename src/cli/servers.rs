@@ -34,7 +34,36 @@ pub(super) fn select_one(config: Config, name: &str, output: &Output) -> Option<
 
 /// The active servers of a command that takes several, sorted by name.
 pub(super) fn select(config: Config, names: &[String], output: &Output) -> Vec<ServerConfig> {
-    select_with_inactive(config, names, output)
+    only_usable(select_with_inactive(config, names, output), output)
+}
+
+/// The same for a command that asks the host which WAL is received from.
+pub(super) fn select_wal_hosts(
+    config: Config,
+    names: &[String],
+    output: &Output,
+) -> Vec<ServerConfig> {
+    only_usable(find(config, names, Host::Wal, output), output)
+}
+
+/// The servers that `cron` has work for, sorted by name. A disabled one is no error there.
+pub(super) fn select_due(config: Config, output: &Output) -> Vec<ServerConfig> {
+    find(config, &[ALL.to_owned()], Host::Wal, output)
+        .into_iter()
+        .filter(|server| {
+            if !server.active {
+                output.info(&format!("Skipping inactive server '{}'", server.name));
+            } else if server.disabled {
+                let name = &server.name;
+                output.info(&format!("Skipping temporarily disabled server '{name}'"));
+            }
+            server.active && !server.disabled
+        })
+        .collect()
+}
+
+fn only_usable(servers: Vec<ServerConfig>, output: &Output) -> Vec<ServerConfig> {
+    servers
         .into_iter()
         .filter(|server| {
             if !server.active {
@@ -56,6 +85,19 @@ pub(super) fn select_with_inactive(
     names: &[String],
     output: &Output,
 ) -> Vec<ServerConfig> {
+    find(config, names, Host::Backup, output)
+}
+
+/// Which of a server's connection strings are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Host {
+    /// `conninfo`, `streaming_conninfo`
+    Backup,
+    /// `wal_conninfo`, `wal_streaming_conninfo`, where they are set.
+    Wal,
+}
+
+fn find(config: Config, names: &[String], host: Host, output: &Output) -> Vec<ServerConfig> {
     if !config.global_errors.is_empty() {
         config
             .global_errors
@@ -75,8 +117,9 @@ pub(super) fn select_with_inactive(
         .collect();
     servers.sort_by(|a, b| a.name.cmp(&b.name));
     for server in &mut servers {
-        let messages = server.prepare();
-        report(&messages, output);
+        let overridden = (host == Host::Wal).then(|| server.use_wal_conninfo());
+        report(overridden.flatten().as_slice(), output);
+        report(&server.prepare(), output);
     }
     for unknown in wanted {
         output.error(&format!("Unknown server '{unknown}'"));

@@ -93,6 +93,29 @@ pub fn lock_holder(path: &Path) -> io::Result<Option<Pid>> {
     }
 }
 
+/// Removes a lock file that nobody holds. Returns whether it is gone.
+///
+/// It is removed while we hold the lock ourselves, and only if it is still the file under that name:
+/// who waits for it in [`LockFile::acquire`] notices, and takes the next one.
+pub fn remove_idle_lock(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => {
+            let ours = is_current(&held, path)?;
+            if ours {
+                super::remove(path)?;
+            }
+            Ok(ours)
+        }
+        Err((_, Errno::EWOULDBLOCK)) => Ok(false),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
 fn lock(file: File, wait: Wait) -> io::Result<Option<Flock<File>>> {
     let mode = match wait {
         Wait::Never => FlockArg::LockExclusiveNonblock,

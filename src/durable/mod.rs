@@ -19,4 +19,4 @@ pub use file::{
     Identity, Publication, Temporary, append, create_file, keep_attributes, remove, replace_file,
     sync_file, truncate,
 };
-pub use lock::{LockFile, Wait, lock_holder};
+pub use lock::{LockFile, Wait, lock_holder, remove_idle_lock};

@@ -11,6 +11,7 @@ mod error;
 mod ffi;
 mod identity;
 mod slot;
+mod streaming_client;
 
 pub use connection::{Connection, Limits, Rows};
 pub use conninfo::Conninfo;
@@ -18,3 +19,6 @@ pub use environment::use_debian_paths;
 pub use error::PostgresError;
 pub use identity::{SystemIdentity, identify_system};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
+pub use streaming_client::{
+    StreamingClient, current_position, streaming_clients, user_without_statistics,
+};
