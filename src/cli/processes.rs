@@ -21,8 +21,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause between two looks at whether it has ended.
 const END_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Longer than a start of Barman holds a lock that it only looks at.
-const PROBE_PAUSE: Duration = Duration::from_millis(20);
+/// How often a process must be seen to hold its lock before it is ended, and the pause before each
+/// look: longer than anybody holds a lock to look at it.
+const LOOKS: u32 = 5;
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The tasks that have lock files of their own, Barman's included.
 const TASKS: [&str; 6] = [
@@ -116,9 +118,11 @@ fn is_backup_id(text: &str) -> bool {
 pub(super) fn end(process: &Process, output: &Output) -> bool {
     // A start of Barman holds each free lock for an instant, and the file then still names who held
     // it last: that number may belong to anybody by now.
-    thread::sleep(PROBE_PAUSE);
-    if has_ended(process) {
-        return true;
+    for _ in 0..LOOKS {
+        thread::sleep(LOOK_INTERVAL);
+        if has_ended(process) {
+            return true;
+        }
     }
     match kill(process.pid, Signal::SIGINT) {
         Ok(()) => {}

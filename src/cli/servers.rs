@@ -34,7 +34,7 @@ pub(super) fn select_one(config: Config, name: &str, output: &Output) -> Option<
 
 /// The active servers of a command that takes several, sorted by name.
 pub(super) fn select(config: Config, names: &[String], output: &Output) -> Vec<ServerConfig> {
-    only_usable(select_with_inactive(config, names, output), output)
+    select_enabled(config, names, Host::Backup, output)
 }
 
 /// The same for a command that asks the host which WAL is received from.
@@ -43,40 +43,19 @@ pub(super) fn select_wal_hosts(
     names: &[String],
     output: &Output,
 ) -> Vec<ServerConfig> {
-    only_usable(find(config, names, Host::Wal, output), output)
+    select_enabled(config, names, Host::Wal, output)
 }
 
 /// The servers that `cron` has work for, sorted by name. A disabled one is no error there.
 pub(super) fn select_due(config: Config, output: &Output) -> Vec<ServerConfig> {
-    find(config, &[ALL.to_owned()], Host::Wal, output)
-        .into_iter()
-        .filter(|server| {
-            if !server.active {
-                output.info(&format!("Skipping inactive server '{}'", server.name));
-            } else if server.disabled {
-                let name = &server.name;
-                output.info(&format!("Skipping temporarily disabled server '{name}'"));
-            }
-            server.active && !server.disabled
-        })
-        .collect()
-}
-
-fn only_usable(servers: Vec<ServerConfig>, output: &Output) -> Vec<ServerConfig> {
-    servers
-        .into_iter()
-        .filter(|server| {
-            if !server.active {
-                output.info(&format!("Skipping inactive server '{}'", server.name));
-            } else if server.disabled {
-                server
-                    .messages
-                    .iter()
-                    .for_each(|message| output.error(message));
-            }
-            server.active && !server.disabled
-        })
-        .collect()
+    let is_due = |server: &ServerConfig| {
+        let name = &server.name;
+        if server.active && server.disabled {
+            output.info(&format!("Skipping temporarily disabled server '{name}'"));
+        }
+        is_active(server, output) && !server.disabled
+    };
+    find(config, &[ALL.to_owned()], Host::Wal, is_due, output)
 }
 
 /// The servers of a command that shows even inactive and disabled ones, sorted by name.
@@ -85,7 +64,39 @@ pub(super) fn select_with_inactive(
     names: &[String],
     output: &Output,
 ) -> Vec<ServerConfig> {
-    find(config, names, Host::Backup, output)
+    find(config, names, Host::Backup, |_| true, output)
+}
+
+fn select_enabled(
+    config: Config,
+    names: &[String],
+    host: Host,
+    output: &Output,
+) -> Vec<ServerConfig> {
+    let mut servers = find(
+        config,
+        names,
+        host,
+        |server| is_active(server, output),
+        output,
+    );
+    servers.retain(|server| {
+        if server.disabled {
+            server
+                .messages
+                .iter()
+                .for_each(|message| output.error(message));
+        }
+        !server.disabled
+    });
+    servers
+}
+
+fn is_active(server: &ServerConfig, output: &Output) -> bool {
+    if !server.active {
+        output.info(&format!("Skipping inactive server '{}'", server.name));
+    }
+    server.active
 }
 
 /// Which of a server's connection strings are meant.
@@ -97,7 +108,14 @@ enum Host {
     Wal,
 }
 
-fn find(config: Config, names: &[String], host: Host, output: &Output) -> Vec<ServerConfig> {
+/// The servers of these names that are to be kept.
+fn find(
+    config: Config,
+    names: &[String],
+    host: Host,
+    keep: impl Fn(&ServerConfig) -> bool,
+    output: &Output,
+) -> Vec<ServerConfig> {
     if !config.global_errors.is_empty() {
         config
             .global_errors
@@ -116,11 +134,12 @@ fn find(config: Config, names: &[String], host: Host, output: &Output) -> Vec<Se
         .filter(|server| wanted.remove(&server.name) || all)
         .collect();
     servers.sort_by(|a, b| a.name.cmp(&b.name));
-    for server in &mut servers {
+    servers.retain_mut(|server| {
         let overridden = (host == Host::Wal).then(|| server.use_wal_conninfo());
         report(overridden.flatten().as_slice(), output);
         report(&server.prepare(), output);
-    }
+        keep(server)
+    });
     for unknown in wanted {
         output.error(&format!("Unknown server '{unknown}'"));
     }

@@ -15,6 +15,9 @@
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
+//! | `cron` | what does it start, for whom, and what does it leave alone? |
+//! | `processes` | what do `list-processes` and `terminate-process` find and end? |
+//! | `switch_wal`, `replication_status` | do they do and print what Barman's do? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -35,13 +38,17 @@ mod codec;
 mod collisions;
 mod command_mode;
 mod config;
+mod cron;
 mod errors_directory;
 mod faults;
 mod harness;
 mod hooks;
 mod process;
+mod processes;
 mod readme;
+mod replication_status;
 mod side_by_side;
 mod support;
+mod switch_wal;
 mod validation;
 mod xlogdb;

@@ -8,6 +8,7 @@
 //! | `wal` | well-formed WAL files of any size |
 //! | `cluster` | real WAL from a throw-away PostgreSQL |
 //! | `postgres` | PostgreSQL servers and standbys that live as long as a test |
+//! | `holder` | processes that hold a lock as a running task does |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
@@ -17,6 +18,7 @@ pub mod cluster;
 pub mod compare;
 pub mod decode;
 pub mod faults;
+pub mod holder;
 pub mod home;
 pub mod order;
 pub mod postgres;
