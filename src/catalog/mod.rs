@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
 
+use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, LockFile, Temporary, Wait};
 use crate::wal::{WalKind, WalName};
 
@@ -107,6 +108,20 @@ impl Catalog {
             lock_path: lock_directory.join(format!(".{server}-xlogdb.lock")),
             legacy_path: wals_directory.map(|directory| directory.join(LEGACY_NAME)),
         }
+    }
+
+    /// The xlogdb of a server, wherever its archive is.
+    pub fn of(server: &ServerConfig) -> Self {
+        let wals_directory = match &server.wals_directory {
+            WalsDirectory::Local(root) => Some(root.as_path()),
+            WalsDirectory::Cloud(_) => None,
+        };
+        Self::new(
+            &server.name,
+            &server.xlogdb_directory,
+            &server.lock_directory,
+            wals_directory,
+        )
     }
 
     /// Where xlogdb is.
@@ -281,10 +296,19 @@ impl Catalog {
     /// is a name to look for.
     fn listed_among(&self, names: &HashSet<&str>) -> Result<HashSet<String>, CatalogError> {
         let mut listed = HashSet::new();
-        if names.is_empty() {
-            return Ok(listed);
+        if !names.is_empty() {
+            self.visit_names(|name| listed.extend(names.get(name).map(|&name| name.to_owned())))?;
         }
-        let file = File::open(&self.path).map_err(|e| self.io("read", e))?;
+        Ok(listed)
+    }
+
+    /// Passes the first word of every line to `visit`, in the order of the lines. No file has no
+    /// lines. The lock is not taken: a line that is being written may be missing or torn.
+    pub fn visit_names(&self, mut visit: impl FnMut(&str)) -> Result<(), CatalogError> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(|e| self.io("read", e))?,
+        };
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let mut line = Vec::new();
         while reader
@@ -296,12 +320,12 @@ impl Catalog {
                 .split(u8::is_ascii_whitespace)
                 .next()
                 .unwrap_or_default();
-            if let Some(&name) = str::from_utf8(name).ok().and_then(|name| names.get(name)) {
-                listed.insert(name.to_owned());
+            if let Ok(name) = str::from_utf8(name) {
+                visit(name);
             }
             line.clear();
         }
-        Ok(listed)
+        Ok(())
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> CatalogError {

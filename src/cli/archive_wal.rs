@@ -60,12 +60,7 @@ impl Parts {
         match &server.wals_directory {
             WalsDirectory::Local(root) => Ok(Parts {
                 storage: Local::new(root, server),
-                catalog: Catalog::new(
-                    &server.name,
-                    &server.xlogdb_directory,
-                    &server.lock_directory,
-                    Some(root),
-                ),
+                catalog: Catalog::of(server),
             }),
             WalsDirectory::Cloud(url) => Err(format!(
                 "server '{}' keeps its WAL in an object store, which this version of walarch \

@@ -102,7 +102,7 @@ pub(super) enum Command {
     /// Receive a server's WAL by streaming replication, or set that up
     ///
     /// Without an option, pg_receivewal is run and watched until it ends or walarch is told to stop.
-    #[command(group = clap::ArgGroup::new("action").args(["stop", "reset", "create_slot", "drop_slot"]))]
+    #[command(group = clap::ArgGroup::new("action").args(["stop", "create_slot", "drop_slot"]))]
     ReceiveWal(ReceiveWalArgs),
 
     /// Start what is due: archiving and receiving for every server (global command)
@@ -204,7 +204,7 @@ pub(super) struct ReceiveWalArgs {
     #[arg(long)]
     pub(super) stop: bool,
     /// Let the receiver begin anew at the slot's or the server's position
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["create_slot", "drop_slot"])]
     pub(super) reset: bool,
     /// Create the replication slot
     #[arg(long)]

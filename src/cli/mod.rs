@@ -17,6 +17,7 @@ mod redact;
 mod replication_status;
 mod report;
 mod servers;
+mod service;
 mod show;
 mod status;
 mod switch_wal;
@@ -27,6 +28,7 @@ use std::process;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, ConfigError, ConfigFile};
+use crate::postgres;
 use args::{Args, Command};
 pub use exit_code::ExitCode;
 use output::Output;
@@ -89,6 +91,8 @@ fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     let file = ConfigFile::find(args.config.as_deref()).map_err(text)?;
     let global = file.global();
     user_rule(&global.barman_user)?;
+    // While there is one thread only.
+    postgres::use_debian_paths();
     let level = args.log_level.as_deref().or(global.log_level.as_deref());
     log::open(global.log_file.as_deref(), level, &global.log_format);
     file.load().map_err(text)

@@ -32,6 +32,32 @@ pub(super) fn select_one(config: Config, name: &str, output: &Output) -> Option<
     select(config, &[name.to_owned()], output).pop()
 }
 
+/// The one server of a command that fetches WAL, with the connection strings for that. `inactive_too`
+/// lets a server pass that is not active. `None` if there is nothing to do; why was printed.
+pub(super) fn select_for_wal(
+    mut config: Config,
+    name: &str,
+    inactive_too: bool,
+    output: &Output,
+) -> Option<ServerConfig> {
+    if name != ALL && config.global_errors.is_empty() {
+        let mut servers = config.servers.iter_mut();
+        let server = servers.find(|server| server.name == name);
+        let overridden = server.and_then(ServerConfig::use_wal_conninfo);
+        report(overridden.as_slice(), output);
+    }
+    if !inactive_too || name == ALL {
+        return select_one(config, name, output);
+    }
+    let server = select_with_inactive(config, &[name.to_owned()], output).pop()?;
+    let usable = !server.disabled;
+    if !usable {
+        let messages = server.messages.iter();
+        messages.for_each(|message| output.error(message));
+    }
+    usable.then_some(server)
+}
+
 /// The active servers of a command that takes several, sorted by name.
 pub(super) fn select(config: Config, names: &[String], output: &Output) -> Vec<ServerConfig> {
     select_enabled(config, names, Host::Backup, output)

@@ -156,6 +156,18 @@ pub struct HookScripts {
     pub post_wal_delete_retry: Option<String>,
 }
 
+/// The option `receive_wal_synchronous`: whether every write is made durable and reported at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// When the receiver is one of the server's `synchronous_standby_names`.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 /// walarch's own options, from `walarch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnOptions {
@@ -165,6 +177,8 @@ pub struct OwnOptions {
     pub validate_wal: bool,
     /// `hook_timeout_s`: after this time a hook script is killed and counts as failed; `None` is no limit.
     pub hook_timeout: Option<Duration>,
+    /// `receive_wal_synchronous`
+    pub receive_wal_synchronous: Synchronous,
 }
 
 impl Default for OwnOptions {
@@ -173,6 +187,7 @@ impl Default for OwnOptions {
             jobs: None,
             validate_wal: true,
             hook_timeout: None,
+            receive_wal_synchronous: Synchronous::Auto,
         }
     }
 }

@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod ffi;
 mod identity;
+mod server;
 mod slot;
 mod streaming_client;
 
@@ -18,6 +19,7 @@ pub use conninfo::Conninfo;
 pub use environment::use_debian_paths;
 pub use error::PostgresError;
 pub use identity::{SystemIdentity, identify_system};
+pub use server::{ServerStatus, oldest_segment, server_status, timeline_history};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
 pub use streaming_client::{
     StreamingClient, current_position, streaming_clients, user_without_statistics,

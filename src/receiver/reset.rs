@@ -1,0 +1,154 @@
+//! `receive-wal --reset`: lets the receiver begin anew.
+
+use std::fs::File;
+use std::io::Read;
+
+use super::error::{ArchiverFailure, ReceiverError};
+use super::gap::{Position, Received, gap_before, received};
+use super::preflight::{Source, preflight};
+use super::session::{create_streaming_directory, lock, prepare_slot};
+use super::state::ReceiverState;
+use super::{Notice, PgReceivewal};
+use crate::config::ServerConfig;
+use crate::durable;
+use crate::postgres::{ReplicationSlot, timeline_history};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, Lsn};
+
+/// Permissions of a new marker, as `pg_receivewal` creates its files.
+const MARKER_MODE: u32 = 0o600;
+
+/// Puts the marker that tells the receiver where to go on to the slot's `restart_lsn` or, without
+/// that, to the server's position.
+pub fn reset(server: &ServerConfig, notify: &dyn Fn(&Notice<'_>)) -> Result<(), ReceiverError> {
+    if !server.streaming_archiver {
+        return Err(ReceiverError::SwitchedOff);
+    }
+    let source = preflight(server, None)?;
+    let Some(_lock) = lock(server)? else {
+        return Err(ReceiverError::ResetWhileRunning(server.name.clone()));
+    };
+    create_streaming_directory(server)?;
+    PgReceivewal::for_server(server.path_prefix.as_deref(), source.status.version)?;
+    let slot = prepare_slot(server, &source, None)?;
+    let current = Position::of(
+        source.identity.timeline,
+        source.status.position.unwrap_or(source.identity.position),
+        source.status.segment_size,
+    );
+    let start = restart_position(&source, slot.as_ref())?.unwrap_or_else(|| current.clone());
+    move_marker(server, &source, &current, &start, notify)?;
+    report_gap(server, &source, &start, notify);
+    forgive(server);
+    Ok(())
+}
+
+/// The segment of the slot's `restart_lsn`, on the timeline on which the server has that segment: a
+/// slot may be further behind than the last promotion.
+fn restart_position(
+    source: &Source,
+    slot: Option<&ReplicationSlot>,
+) -> Result<Option<Position>, ArchiverFailure> {
+    let Some(restart_lsn) = slot.and_then(|slot| slot.restart_lsn) else {
+        return Ok(None);
+    };
+    let segment_size = source.status.segment_size;
+    let segment = |position: Lsn| position.0 / segment_size.bytes();
+    let history = timeline_history(&source.streaming, source.identity.timeline)?;
+    // The segment in which a timeline branches off exists on the new one as well.
+    let older = history
+        .iter()
+        .find(|(_, end)| segment(restart_lsn) < segment(*end));
+    let timeline = older.map_or(source.identity.timeline, |(timeline, _)| *timeline);
+    Ok(Some(Position::of(timeline, restart_lsn, segment_size)))
+}
+
+fn move_marker(
+    server: &ServerConfig,
+    source: &Source,
+    current: &Position,
+    start: &Position,
+    notify: &dyn Fn(&Notice<'_>),
+) -> Result<(), ReceiverError> {
+    let directory = &server.streaming_wals_directory;
+    let io = |action, path: &std::path::Path| {
+        let path = path.to_owned();
+        move |source| ReceiverError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let mut files =
+        received(directory, source.status.segment_size).map_err(io("read", directory))?;
+    let newest = match files.pop() {
+        Some(newest) if newest.position != *start => newest,
+        _ => {
+            notify(&Notice::NothingToReset);
+            return Ok(());
+        }
+    };
+    if newest.position.start > current.start {
+        return Err(ReceiverError::Ahead {
+            newest: newest.name.to_string(),
+            current: current.segment.to_string(),
+        });
+    }
+    notify(&Notice::Resetting);
+    // The new marker first: cut off in between, the newer one of the two counts, and that is either
+    // where the receiver was or where it shall go.
+    let marker = directory.join(format!("{}.partial", start.segment));
+    let obsolete = newest.is_partial().then_some(&newest);
+    let kept = obsolete.filter(|partial| is_only_copy(partial, start));
+    match (obsolete, kept) {
+        (_, Some(partial)) => notify(&Notice::KeepingPartial(&partial.path)),
+        (Some(partial), None) => notify(&Notice::RemovingMarker(&partial.path)),
+        (None, None) => {}
+    }
+    notify(&Notice::CreatingMarker(&marker));
+    durable::create_file(&marker, b"", MARKER_MODE).map_err(io("create", &marker))?;
+    if let (Some(partial), None) = (obsolete, kept) {
+        durable::remove(&partial.path).map_err(io("remove", &partial.path))?;
+        durable::sync_directory(directory).map_err(io("synchronise", directory))?;
+    }
+    Ok(())
+}
+
+/// Whether a partial segment holds WAL that will not be received again, because the receiver goes
+/// on behind it. It stays then, and is archived like every one that was superseded.
+fn is_only_copy(partial: &Received, start: &Position) -> bool {
+    let mut page = Vec::new();
+    let read = File::open(&partial.path).and_then(|file| {
+        file.take(LONG_HEADER_SIZE_BYTES as u64)
+            .read_to_end(&mut page)
+    });
+    let holds_wal = read.is_err() || LongPageHeader::parse(&page).is_some();
+    holds_wal && partial.position.start < start.start
+}
+
+/// What Barman does not say: which segments nobody will ever have.
+fn report_gap(
+    server: &ServerConfig,
+    source: &Source,
+    start: &Position,
+    notify: &dyn Fn(&Notice<'_>),
+) {
+    match gap_before(start, server, source.status.segment_size) {
+        Ok(None) => {}
+        Ok(Some(gap)) => notify(&Notice::Gap {
+            server: &server.name,
+            gap: &gap,
+        }),
+        Err(error) => notify(&Notice::GapUnknown(&error)),
+    }
+}
+
+/// The receiver may start at once, whatever made it fail before.
+fn forgive(server: &ServerConfig) {
+    let mut state = ReceiverState::load(server).unwrap_or_default();
+    state.forgive();
+    if state != ReceiverState::default()
+        && let Err(error) = state.store(server)
+    {
+        tracing::warn!("cannot write the state of the receiver: {error}");
+    }
+}
