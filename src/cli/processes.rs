@@ -115,7 +115,7 @@ fn is_backup_id(text: &str) -> bool {
 }
 
 /// Asks a process to end, as Barman does, and waits for that. Returns whether it has ended.
-pub(super) fn end(process: &Process, output: &Output) -> bool {
+fn end(process: &Process, output: &Output) -> bool {
     // A start of Barman holds each free lock for an instant, and the file then still names who held
     // it last: that number may belong to anybody by now.
     for _ in 0..LOOKS {
@@ -176,12 +176,17 @@ pub(super) fn list(config: Config, server_name: &str, output: &Output) {
 
 /// Ends the process that does a task for a server.
 pub(super) fn terminate(config: Config, server_name: &str, task: &str, output: &Output) {
-    let Some(server) = select_one(config, server_name, output) else {
-        return;
-    };
-    if !end_task(&server, task, output) {
+    if let Some(server) = select_one(config, server_name, output) {
+        end_running_task(&server, task, output);
+    }
+}
+
+/// Ends the process that does a task, which must be there.
+pub(super) fn end_running_task(server: &ServerConfig, task: &str, output: &Output) {
+    if !end_task(server, task, output) {
         output.error(&format!(
-            "Termination of {task} failed: no such process for server {server_name}"
+            "Termination of {task} failed: no such process for server {}",
+            server.name
         ));
     }
 }

@@ -25,42 +25,39 @@ pub(super) fn report(messages: &[Message], output: &Output) {
 
 /// The one server of a command that takes one. `None` if there is nothing to do; why was printed.
 pub(super) fn select_one(config: Config, name: &str, output: &Output) -> Option<ServerConfig> {
-    if name == ALL {
-        output.error("You cannot use 'all' in a single server context");
-        return None;
-    }
-    select(config, &[name.to_owned()], output).pop()
+    one(name, output, |names| select(config, names, output))
 }
 
 /// The one server of a command that fetches WAL, with the connection strings for that. `inactive_too`
 /// lets a server pass that is not active. `None` if there is nothing to do; why was printed.
 pub(super) fn select_for_wal(
-    mut config: Config,
+    config: Config,
     name: &str,
     inactive_too: bool,
     output: &Output,
 ) -> Option<ServerConfig> {
-    if name != ALL && config.global_errors.is_empty() {
-        let mut servers = config.servers.iter_mut();
-        let server = servers.find(|server| server.name == name);
-        let overridden = server.and_then(ServerConfig::use_wal_conninfo);
-        report(overridden.as_slice(), output);
+    let keep = |server: &ServerConfig| inactive_too || is_active(server, output);
+    one(name, output, |names| {
+        only_enabled(find(config, names, Host::Wal, keep, output), output)
+    })
+}
+
+fn one(
+    name: &str,
+    output: &Output,
+    select: impl FnOnce(&[String]) -> Vec<ServerConfig>,
+) -> Option<ServerConfig> {
+    if name == ALL {
+        output.error("You cannot use 'all' in a single server context");
+        return None;
     }
-    if !inactive_too || name == ALL {
-        return select_one(config, name, output);
-    }
-    let server = select_with_inactive(config, &[name.to_owned()], output).pop()?;
-    let usable = !server.disabled;
-    if !usable {
-        let messages = server.messages.iter();
-        messages.for_each(|message| output.error(message));
-    }
-    usable.then_some(server)
+    select(&[name.to_owned()]).pop()
 }
 
 /// The active servers of a command that takes several, sorted by name.
 pub(super) fn select(config: Config, names: &[String], output: &Output) -> Vec<ServerConfig> {
-    select_enabled(config, names, Host::Backup, output)
+    let keep = |server: &ServerConfig| is_active(server, output);
+    only_enabled(find(config, names, Host::Backup, keep, output), output)
 }
 
 /// The same for a command that asks the host which WAL is received from.
@@ -69,7 +66,8 @@ pub(super) fn select_wal_hosts(
     names: &[String],
     output: &Output,
 ) -> Vec<ServerConfig> {
-    select_enabled(config, names, Host::Wal, output)
+    let keep = |server: &ServerConfig| is_active(server, output);
+    only_enabled(find(config, names, Host::Wal, keep, output), output)
 }
 
 /// The servers that `cron` has work for, sorted by name. A disabled one is no error there.
@@ -93,19 +91,7 @@ pub(super) fn select_with_inactive(
     find(config, names, Host::Backup, |_| true, output)
 }
 
-fn select_enabled(
-    config: Config,
-    names: &[String],
-    host: Host,
-    output: &Output,
-) -> Vec<ServerConfig> {
-    let mut servers = find(
-        config,
-        names,
-        host,
-        |server| is_active(server, output),
-        output,
-    );
+fn only_enabled(mut servers: Vec<ServerConfig>, output: &Output) -> Vec<ServerConfig> {
     servers.retain(|server| {
         if server.disabled {
             server
