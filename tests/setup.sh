@@ -50,6 +50,8 @@ strace strace
 setpriv util-linux
 pgbackrest pgbackrest
 ps procps
+systemd-analyze systemd
+/usr/sbin/logrotate logrotate
 LIST
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
