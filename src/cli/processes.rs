@@ -116,14 +116,6 @@ fn is_backup_id(text: &str) -> bool {
 
 /// Asks a process to end, as Barman does, and waits for that. Returns whether it has ended.
 fn end(process: &Process, output: &Output) -> bool {
-    // A start of Barman holds each free lock for an instant, and the file then still names who held
-    // it last: that number may belong to anybody by now.
-    for _ in 0..LOOKS {
-        thread::sleep(LOOK_INTERVAL);
-        if has_ended(process) {
-            return true;
-        }
-    }
     match kill(process.pid, Signal::SIGINT) {
         Ok(()) => {}
         Err(Errno::ESRCH) => return true,
@@ -134,7 +126,7 @@ fn end(process: &Process, output: &Output) -> bool {
     }
     let deadline = Instant::now() + END_TIMEOUT;
     loop {
-        if has_ended(process) {
+        if kill(process.pid, None) == Err(Errno::ESRCH) || is_zombie(process.pid) {
             return true;
         }
         if Instant::now() >= deadline {
@@ -144,11 +136,24 @@ fn end(process: &Process, output: &Output) -> bool {
     }
 }
 
-/// A process that nobody waits for, as in a container whose first process is no init, has a number
-/// for ever; but it holds no lock.
-fn has_ended(process: &Process) -> bool {
-    kill(process.pid, None) == Err(Errno::ESRCH)
-        || matches!(durable::lock_holder(&process.lock_path), Ok(holder) if holder != Some(process.pid))
+/// Whether a process really does the task whose lock file names it. A start of Barman holds each free
+/// lock for an instant, and the file then still names who held it last: that number may belong to
+/// anybody by now.
+fn is_at_work(process: &Process) -> bool {
+    let holds_lock = |_| {
+        thread::sleep(LOOK_INTERVAL);
+        durable::lock_holder(&process.lock_path).is_ok_and(|pid| pid == Some(process.pid))
+    };
+    (0..LOOKS).all(holds_lock)
+}
+
+/// Whether a process has ended and only its parent has not looked yet: in a container there may be
+/// nobody who ever does.
+fn is_zombie(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before may hold any character, parentheses too (manual page proc(5)).
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|state| state.starts_with(['Z', 'X']))
 }
 
 /// Prints what runs for a server.
@@ -193,7 +198,7 @@ pub(super) fn end_running_task(server: &ServerConfig, task: &str, output: &Outpu
 
 /// Ends the first process that does a task, and says how that went. Returns whether there is one.
 pub(super) fn end_task(server: &ServerConfig, task: &str, output: &Output) -> bool {
-    let Some(process) = find_all(server, Some(task)).into_iter().next() else {
+    let Some(process) = find_all(server, Some(task)).into_iter().find(is_at_work) else {
         return false;
     };
     let named = format!("process {}({})", process.task, process.pid);

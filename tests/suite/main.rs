@@ -13,6 +13,7 @@
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
+//! | `receive` | receive-wal, slots, reset and every bad day of a receiver, against real servers |
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
 //! | `cron` | what does it start, for whom, and what does it leave alone? |
@@ -46,6 +47,7 @@ mod hooks;
 mod process;
 mod processes;
 mod readme;
+mod receive;
 mod replication_status;
 mod side_by_side;
 mod support;
