@@ -17,6 +17,7 @@
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
 //! | `cron` | what does it start, for whom, and what does it leave alone? |
+//! | `unattended` | does a crontab line alone keep WAL flowing, whatever is killed? |
 //! | `processes` | what do `list-processes` and `terminate-process` find and end? |
 //! | `switch_wal`, `replication_status` | do they do and print what Barman's do? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
@@ -52,5 +53,6 @@ mod replication_status;
 mod side_by_side;
 mod support;
 mod switch_wal;
+mod unattended;
 mod validation;
 mod xlogdb;
