@@ -152,7 +152,8 @@ fn clean_lock_directory(global: &GlobalConfig, output: &Output) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_lock = name.starts_with('.') && name.ends_with(".lock");
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_lock = is_file && name.starts_with('.') && name.ends_with(".lock");
         if !is_lock || WAITED_FOR.iter().any(|ending| name.ends_with(ending)) {
             continue;
         }

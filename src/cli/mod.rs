@@ -38,10 +38,14 @@ use privileges::UserRule;
 pub fn main() -> process::ExitCode {
     match Args::try_parse() {
         Ok(args) if args.detached => match detach::detach() {
-            Ok(()) => run(args, privileges::become_user).into(),
-            // Nobody listens to a process that shall be detached.
-            Err(_) => ExitCode::Failure.into(),
-        },
+            Ok(()) => run(args, privileges::become_user),
+            Err(error) => {
+                let output = Output::new(&args);
+                output.error(&format!("cannot detach: {error}"));
+                output.close()
+            }
+        }
+        .into(),
         Ok(args) => run(args, privileges::become_user).into(),
         Err(error) => explain(&error).into(),
     }

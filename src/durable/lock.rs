@@ -147,3 +147,47 @@ fn is_current(held: &File, path: &Path) -> io::Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_an_idle_lock_file_is_removed() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-cron.lock");
+        assert!(remove_idle_lock(&path).unwrap(), "there is none");
+        let lock = LockFile::acquire(&path, Wait::Never).unwrap();
+        assert!(!remove_idle_lock(&path).unwrap());
+        assert!(path.exists());
+        drop(lock);
+        assert!(remove_idle_lock(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn two_never_hold_a_lock_though_its_file_is_removed_all_the_time() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-cron.lock");
+        let inside = AtomicBool::new(false);
+        let take_turns = || {
+            for _ in 0..300 {
+                let lock = LockFile::acquire(&path, Wait::Forever).unwrap();
+                assert!(!inside.swap(true, Ordering::SeqCst), "two hold it");
+                thread::yield_now();
+                inside.store(false, Ordering::SeqCst);
+                drop(lock);
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(take_turns)).collect();
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                remove_idle_lock(&path).unwrap();
+            }
+        });
+    }
+}

@@ -13,7 +13,7 @@ use crate::support::background::{kill_all, running_in, settle};
 use crate::support::decode::decode_with_tools;
 use crate::support::home::{Home, names};
 use crate::support::postgres::{Major, Postgres};
-use crate::support::tool::{Walarch, finish, start, wait_for};
+use crate::support::tool::{Barman, Walarch, finish, start, wait_for};
 
 /// A home that receives from the server by a slot of its own making.
 fn home_of(postgres: &Postgres, more: &[(&str, &str)]) -> Home {
@@ -147,6 +147,37 @@ fn one_receiver_comes_out_of_a_race() {
 }
 
 #[test]
+fn the_crons_of_walarch_and_barman_leave_each_others_receiver_alone() {
+    let postgres = Postgres::start(|_| String::new());
+    for (first, second) in [(Barman, Walarch), (Walarch, Barman)] {
+        let home = &Unattended(home_of(&postgres, &[])).0;
+        first.run(home, &["cron"]).exits(0);
+        wait_for("the receiver", || streams(&postgres));
+        let receivers = running(home, "pg_receivewal");
+        let run = second.run(home, &["cron"]).exits(0);
+        assert_eq!(
+            run.stdout, "Starting WAL archiving for server main\n",
+            "{second:?}"
+        );
+        assert_eq!(running(home, "pg_receivewal"), receivers);
+        let segment = postgres.fill_segment();
+        postgres.fill_segment();
+        let archived = || {
+            second.run(home, &["cron"]).exits(0);
+            home.listed().contains(&segment).then_some(())
+        };
+        wait_for("the segment", archived);
+        second
+            .run(home, &["terminate-process", "main", "receive-wal"])
+            .exits(0);
+        wait_for("its end", || {
+            running(home, "pg_receivewal").is_empty().then_some(())
+        });
+        settle(home);
+    }
+}
+
+#[test]
 fn a_receiver_that_cannot_work_is_waited_with_until_it_can() {
     let postgres = Postgres::start(|_| String::new());
     let home = &Unattended(home_of(&postgres, &[("create_slot", "manual")])).0;
@@ -190,6 +221,8 @@ fn turning_streaming_off_ends_the_receiver() {
 struct Bar {
     major: Major,
     segment_size_mib: u32,
+    /// pgbench's: 100,000 accounts each.
+    scale: u32,
     /// Before and after everything is killed, each.
     load_s: u64,
 }
@@ -210,6 +243,7 @@ impl Bar {
         Bar {
             major,
             segment_size_mib: if full { 16 } else { 1 },
+            scale: if full { 20 } else { 1 },
             load_s: if full { 30 } else { 4 },
         }
     }
@@ -220,24 +254,18 @@ impl Bar {
             fs::create_dir(format!("{folder}/copies")).unwrap();
             format!(
                 "archive_mode = on\narchive_command = 'cp %p {folder}/copies/.%f && \
-                 mv {folder}/copies/.%f {folder}/copies/%f'\n"
+                 mv {folder}/copies/.%f {folder}/copies/%f'\nmax_wal_size = 128MB\n"
             )
         });
         let home = &Unattended(home_of(&postgres, &[])).0;
         let first = postgres.ask("SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
         cron_until(home, "the receiver", || streams(&postgres));
-        postgres.succeed(
-            "pgbench",
-            &[
-                "-i",
-                "-q",
-                "-h",
-                postgres.socket(),
-                "-U",
-                "postgres",
-                "postgres",
-            ],
-        );
+        let scale = self.scale.to_string();
+        let (socket, user) = (postgres.socket(), "postgres");
+        let arguments = [
+            "-i", "-q", "-s", &scale, "-h", socket, "-U", user, "postgres",
+        ];
+        postgres.succeed("pgbench", &arguments);
 
         let mut load = self.load(&postgres);
         let half = Instant::now() + Duration::from_secs(self.load_s);
@@ -268,7 +296,7 @@ impl Bar {
         let arguments = [
             "-n",
             "-c",
-            "2",
+            "8",
             "-T",
             &time,
             "-h",
