@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use direct::Direct;
 pub use file::File;
 pub use identity::{IdentityError, identity_path, pin_identity, system_identifier};
+pub use queue::move_to_errors;
 pub use streaming::Streaming;
 
 use crate::config::ServerConfig;

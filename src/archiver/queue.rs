@@ -71,14 +71,18 @@ impl Queue {
         Ok(listing)
     }
 
-    /// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between
-    /// where that name is taken.
     pub(super) fn move_to_errors(&self, path: &Path, suffix: &str) -> io::Result<PathBuf> {
-        let name = path.file_name().unwrap_or_default();
-        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
-        durable::move_aside(path, &self.errors_directory, names)
+        move_to_errors(path, &self.errors_directory, suffix)
     }
+}
+
+/// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between where
+/// that name is taken.
+pub fn move_to_errors(path: &Path, errors_directory: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
+    durable::move_aside(path, errors_directory, names)
 }
 
 impl SourceKeeper for Queue {

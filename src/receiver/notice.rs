@@ -59,6 +59,13 @@ pub enum Notice<'a> {
     RemovingMarker(&'a Path),
     /// The old marker stays.
     KeepingPartial(&'a Path),
+    /// The old marker is put somewhere else.
+    SettingPartialAside {
+        /// Where it was.
+        path: &'a Path,
+        /// Where it is.
+        aside: &'a Path,
+    },
     /// The new marker comes.
     CreatingMarker(&'a Path),
     /// WAL is missing before the new start.
@@ -75,7 +82,10 @@ pub enum Notice<'a> {
 impl Notice<'_> {
     /// Whether somebody should look at it.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Notice::Gap { .. } | Notice::GapUnknown(_))
+        matches!(
+            self,
+            Notice::Gap { .. } | Notice::GapUnknown(_) | Notice::SettingPartialAside { .. }
+        )
     }
 }
 
@@ -122,6 +132,12 @@ impl fmt::Display for Notice<'_> {
                 f,
                 "Leaving {} to archive-wal: what it holds will not be received again",
                 path.display()
+            ),
+            Notice::SettingPartialAside { path, aside } => write!(
+                f,
+                "{} holds WAL of a timeline that was left behind; it is now {}",
+                path.display(),
+                aside.display()
             ),
             Notice::CreatingMarker(path) => {
                 write!(f, "Creating status file {}", path.display())

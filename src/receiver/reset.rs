@@ -9,6 +9,7 @@ use super::preflight::{Source, preflight};
 use super::session::{create_streaming_directory, lock, prepare_slot};
 use super::state::ReceiverState;
 use super::{Notice, PgReceivewal};
+use crate::archiver;
 use crate::config::ServerConfig;
 use crate::durable;
 use crate::postgres::{ReplicationSlot, timeline_history};
@@ -87,7 +88,8 @@ fn move_marker(
             return Ok(());
         }
     };
-    if newest.position.start > current.start {
+    let order = |position: &Position| (position.segment.timeline(), position.start);
+    if order(&newest.position) > order(current) {
         return Err(ReceiverError::Ahead {
             newest: newest.name.to_string(),
             current: current.segment.to_string(),
@@ -97,32 +99,61 @@ fn move_marker(
     // The new marker first: cut off in between, the newer one of the two counts, and that is either
     // where the receiver was or where it shall go.
     let marker = directory.join(format!("{}.partial", start.segment));
-    let obsolete = newest.is_partial().then_some(&newest);
-    let kept = obsolete.filter(|partial| is_only_copy(partial, start));
-    match (obsolete, kept) {
-        (_, Some(partial)) => notify(&Notice::KeepingPartial(&partial.path)),
-        (Some(partial), None) => notify(&Notice::RemovingMarker(&partial.path)),
-        (None, None) => {}
+    let fate = newest.is_partial().then(|| fate_of(&newest, start));
+    let old = newest.path.as_path();
+    match fate {
+        Some(Fate::Stays) => notify(&Notice::KeepingPartial(old)),
+        Some(Fate::Goes) => notify(&Notice::RemovingMarker(old)),
+        Some(Fate::SetAside) | None => {}
     }
     notify(&Notice::CreatingMarker(&marker));
     durable::create_file(&marker, b"", MARKER_MODE).map_err(io("create", &marker))?;
-    if let (Some(partial), None) = (obsolete, kept) {
-        durable::remove(&partial.path).map_err(io("remove", &partial.path))?;
-        durable::sync_directory(directory).map_err(io("synchronise", directory))?;
+    match fate {
+        Some(Fate::Goes) => {
+            durable::remove(old).map_err(io("remove", old))?;
+            durable::sync_directory(directory).map_err(io("synchronise", directory))?;
+        }
+        Some(Fate::SetAside) => {
+            let aside = archiver::move_to_errors(old, &server.errors_directory, "superseded")
+                .map_err(io("set aside", old))?;
+            notify(&Notice::SettingPartialAside {
+                path: old,
+                aside: &aside,
+            });
+        }
+        Some(Fate::Stays) | None => {}
     }
     Ok(())
 }
 
-/// Whether a partial segment holds WAL that will not be received again, because the receiver goes
-/// on behind it. It stays then, and is archived like every one that was superseded.
-fn is_only_copy(partial: &Received, start: &Position) -> bool {
+/// What becomes of the partial segment that was the marker.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It holds nothing, or nothing that will not be received again.
+    Goes,
+    /// It is the only copy of some WAL, and lies before the new start: archive-wal takes it like
+    /// every one that was superseded.
+    Stays,
+    /// It is the only copy of some WAL of a timeline that was left behind, and its position would
+    /// draw the receiver back there.
+    SetAside,
+}
+
+fn fate_of(partial: &Received, start: &Position) -> Fate {
     let mut page = Vec::new();
     let read = File::open(&partial.path).and_then(|file| {
         file.take(LONG_HEADER_SIZE_BYTES as u64)
             .read_to_end(&mut page)
     });
     let holds_wal = read.is_err() || LongPageHeader::parse(&page).is_some();
-    holds_wal && partial.position.start < start.start
+    let order = |position: &Position| (position.start, position.segment.timeline());
+    let same_timeline = partial.position.segment.timeline() == start.segment.timeline();
+    match holds_wal {
+        false => Fate::Goes,
+        true if order(&partial.position) < order(start) => Fate::Stays,
+        true if same_timeline => Fate::Goes,
+        true => Fate::SetAside,
+    }
 }
 
 /// What Barman does not say: which segments nobody will ever have.
@@ -145,10 +176,11 @@ fn report_gap(
 /// The receiver may start at once, whatever made it fail before.
 fn forgive(server: &ServerConfig) {
     let mut state = ReceiverState::load(server).unwrap_or_default();
+    if state.consecutive_failures == 0 {
+        return;
+    }
     state.forgive();
-    if state != ReceiverState::default()
-        && let Err(error) = state.store(server)
-    {
+    if let Err(error) = state.store(server) {
         tracing::warn!("cannot write the state of the receiver: {error}");
     }
 }

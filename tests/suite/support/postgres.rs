@@ -82,6 +82,7 @@ impl Postgres {
                 "-d",
                 &self.conninfo(),
                 "-R",
+                "-N",
                 "-c",
                 "fast",
             ],
