@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -14,7 +15,7 @@ use super::output::Output;
 use super::report::{DirectReporter, Reporter};
 use super::servers::select_one;
 use crate::archiver::{self, Direct};
-use crate::catalog::{Catalog, CatalogError, RebuildCounts};
+use crate::catalog::{Catalog, CatalogError, CatalogState, RebuildCounts};
 use crate::codec::{Decoder, Encoder};
 use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
@@ -23,6 +24,9 @@ use crate::storage::{
     Archive, Local, Recognition, Validation, WalFile, WalStorageStrategy, rebuild,
 };
 use crate::wal::WalName;
+
+/// The pause between two rounds over the queues while something is waited for.
+const ROUND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Archives a queue, or the one file that PostgreSQL names.
 pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, output: &Output) {
@@ -84,6 +88,17 @@ impl Parts {
         ))
     }
 
+    /// Whether the archive holds a file of this name.
+    pub(super) fn holds(&self, name: &WalName) -> Result<bool, String> {
+        let found = self.storage.find(name).map_err(|error| error.to_string())?;
+        Ok(found.is_some())
+    }
+
+    /// To notice whether anything has been archived since, by us or by somebody else.
+    pub(super) fn catalog_state(&self) -> CatalogState {
+        self.catalog.state()
+    }
+
     pub(super) fn rebuild_catalog(&self) -> Result<RebuildCounts, CatalogError> {
         rebuild(&self.catalog, &self.storage)
     }
@@ -105,19 +120,71 @@ fn archive_queues(
     };
     with_archive(server, configuration_path, &parts, |archive| {
         let reporter = Reporter::new(output, &server.name);
-        for archiver in archiver::archivers(server) {
-            if let Err(error) = archiver::run(&*archiver, archive, &reporter) {
+        run_archivers(server, archive, &reporter, output);
+        report_stop(archive, output);
+    })
+}
+
+/// Archives what waits in the queues, again and again, until `is_done` says so after a round, a round
+/// fails, or this process is asked to stop. A round is left to the process that is at it already, if
+/// there is one; only files that are archived are printed.
+pub(super) fn archive_until(
+    server: &ServerConfig,
+    configuration_path: &Path,
+    parts: &Parts,
+    output: &Output,
+    mut is_done: impl FnMut() -> bool,
+) -> Result<(), String> {
+    let mut outcome = Ok(());
+    with_archive(server, configuration_path, parts, |archive| {
+        let round = || {
+            let lock = lock(server, Wait::Never)?;
+            let reporter = Reporter::new(output, &server.name).only_files();
+            Ok(lock.is_none() || run_archivers(server, archive, &reporter, output))
+        };
+        while !archive.stop.load(Ordering::Relaxed) {
+            let succeeded = round();
+            if is_done() || !matches!(succeeded, Ok(true)) {
+                outcome = succeeded.map(drop);
+                return;
+            }
+            thread::sleep(ROUND_INTERVAL);
+        }
+        report_stop(archive, output);
+    })?;
+    outcome
+}
+
+/// Runs each archiver once. Returns whether none of them failed at anything; what did was printed.
+fn run_archivers(
+    server: &ServerConfig,
+    archive: &Archive<'_>,
+    reporter: &Reporter<'_>,
+    output: &Output,
+) -> bool {
+    let mut succeeded = true;
+    for archiver in archiver::archivers(server) {
+        match archiver::run(&*archiver, archive, reporter) {
+            Ok(report) => succeeded &= report.failed == 0,
+            Err(error) => {
                 output.error(&format!(
                     "cannot read the queue of {}: {error}",
                     archiver.name()
                 ));
-            }
-            if archive.stop.load(Ordering::Relaxed) {
-                output.error("Process interrupted by user (KeyboardInterrupt)");
-                break;
+                succeeded = false;
             }
         }
-    })
+        if archive.stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    succeeded
+}
+
+fn report_stop(archive: &Archive<'_>, output: &Output) {
+    if archive.stop.load(Ordering::Relaxed) {
+        output.error("Process interrupted by user (KeyboardInterrupt)");
+    }
 }
 
 fn archive_one(

@@ -52,6 +52,10 @@ pub(super) struct Args {
     #[arg(short = 'v', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
 
+    /// Become independent of the process that started this one; for cron's own use
+    #[arg(long, hide = true)]
+    pub(super) detached: bool,
+
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 }
@@ -136,6 +140,7 @@ pub(super) enum Command {
     ReplicationStatus(ReplicationStatusArgs),
 
     /// List the running processes of a server
+    #[command(alias = "list-process")]
     ListProcesses {
         /// The server's section in the configuration
         #[arg(value_name = "SERVER")]

@@ -4,6 +4,7 @@ mod archive_wal;
 mod args;
 mod check;
 mod cron;
+mod detach;
 mod exit_code;
 mod generate;
 mod inquiry;
@@ -37,6 +38,15 @@ use privileges::UserRule;
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
     match Args::try_parse() {
+        Ok(args) if args.detached => match detach::detach() {
+            Ok(()) => run(args, privileges::become_user),
+            Err(error) => {
+                let output = Output::new(&args);
+                output.error(&format!("cannot detach: {error}"));
+                output.close()
+            }
+        }
+        .into(),
         Ok(args) => run(args, privileges::become_user).into(),
         Err(error) => explain(&error).into(),
     }
@@ -72,7 +82,7 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
             generate::man(command.as_deref(), Args::command(), &output);
         }
         Some(command) => match configure(&args, user_rule) {
-            Ok(config) => run_configured(command, config, &output),
+            Ok(config) => run_configured(&args, command, config, &output),
             Err(message) => output.error(&message),
         },
     }
@@ -93,7 +103,7 @@ fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     file.load().map_err(text)
 }
 
-fn run_configured(command: &Command, config: Config, output: &Output) {
+fn run_configured(args: &Args, command: &Command, config: Config, output: &Output) {
     servers::report(&config.messages, output);
     match command {
         Command::ArchiveWal {
@@ -108,7 +118,9 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
         Command::ReceiveWal(args) => receive_wal::run(config, args, output),
-        Command::Cron { keep_descriptors } => cron::run(config, *keep_descriptors, output),
+        Command::Cron { keep_descriptors } => {
+            cron::run(config, *keep_descriptors, args.log_level.as_deref(), output);
+        }
         Command::Check {
             server_names,
             nagios,

@@ -18,6 +18,8 @@ const PROGRESS_INTERVAL_MS: u64 = 100;
 pub(super) struct Reporter<'a> {
     output: &'a Output,
     server: &'a str,
+    /// A queue without files is not worth a line.
+    only_files: bool,
     archiver: RefCell<String>,
     chosen: Cell<usize>,
     archived_size_bytes: Cell<u64>,
@@ -29,6 +31,7 @@ impl<'a> Reporter<'a> {
         Reporter {
             output,
             server,
+            only_files: false,
             archiver: RefCell::default(),
             chosen: Cell::new(0),
             archived_size_bytes: Cell::new(0),
@@ -36,10 +39,19 @@ impl<'a> Reporter<'a> {
         }
     }
 
+    /// The same for a run that is repeated until a file comes.
+    pub(super) fn only_files(mut self) -> Self {
+        self.only_files = true;
+        self
+    }
+
     fn begin_batch(&self, archiver: &str, listed: usize, chosen: usize) {
         let server = self.server;
         self.archiver.replace(archiver.to_owned());
         self.chosen.set(chosen);
+        if chosen == 0 && self.only_files {
+            return;
+        }
         let mut header = format!("Processing xlog segments from {archiver} for {server}");
         if chosen == 0 {
             tracing::info!("No xlog segments found from {archiver} for {server}.");
@@ -140,6 +152,7 @@ impl Observer for Reporter<'_> {
                      Reason: {reason}"
                 );
             }
+            Event::NothingFound if self.only_files => {}
             Event::NothingFound => output.line("\tno file found"),
             Event::StrangersFound { names } => self.strangers(names),
             Event::StrangerStays { path, error } => output.error(&format!(

@@ -19,4 +19,4 @@ pub use file::{
     Identity, Publication, Temporary, append, create_file, keep_attributes, remove, replace_file,
     sync_file, truncate,
 };
-pub use lock::{LockFile, SharedLock, Wait, lock_holder, share_lock};
+pub use lock::{LockFile, SharedLock, Wait, lock_holder, remove_idle_lock, share_lock};

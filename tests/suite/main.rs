@@ -18,6 +18,10 @@
 //! | `receive` | receive-wal, slots, reset and every bad day of a receiver, against real servers |
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
+//! | `cron` | what does it start, for whom, and what does it leave alone? |
+//! | `unattended` | does a crontab line alone keep WAL flowing, whatever is killed? |
+//! | `processes` | what do `list-processes` and `terminate-process` find and end? |
+//! | `switch_wal`, `replication_status` | do they do and print what Barman's do? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -39,15 +43,20 @@ mod codec;
 mod collisions;
 mod command_mode;
 mod config;
+mod cron;
 mod errors_directory;
 mod faults;
 mod harness;
 mod hooks;
 mod process;
+mod processes;
 mod readme;
 mod receive;
+mod replication_status;
 mod side_by_side;
 mod status;
 mod support;
+mod switch_wal;
+mod unattended;
 mod validation;
 mod xlogdb;

@@ -120,6 +120,11 @@ impl Postgres {
         fs::write(self.data().join("postgresql.auto.conf"), text).unwrap();
     }
 
+    /// Where this PostgreSQL's programs are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// A path in the cluster's folder.
     pub fn dir(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -194,6 +199,19 @@ impl Postgres {
     /// A stop without goodbye to anybody; the next start recovers.
     pub fn crash(&mut self) {
         self.stop_by("immediate");
+    }
+
+    /// Kills every process of the server at once, with SIGKILL.
+    pub fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        let id = server.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        server.kill().unwrap();
+        for child in children.split_whitespace() {
+            // It may have ended already.
+            let _ = kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL);
+        }
+        server.wait().unwrap();
     }
 
     fn stop_by(&mut self, mode: &str) {
