@@ -1,12 +1,16 @@
 //! What PostgreSQL calls its WAL files and what stands in them: names, positions and page headers.
 //! Pure computation, no I/O.
 
+mod continuity;
 mod fault;
+mod history;
 mod lsn;
 mod name;
 mod page;
 
+pub use continuity::{Coverage, Gap};
 pub use fault::{WalFault, find_fault};
+pub use history::{Ancestor, InvalidHistory, TimelineHistory};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
 pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};
