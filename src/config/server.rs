@@ -277,6 +277,8 @@ pub struct ServerConfig {
     pub errors_directory: PathBuf,
     /// `wals_directory`
     pub wals_directory: WalsDirectory,
+    /// `basebackups_directory`, where Barman keeps base backups; `None` if that is an object store.
+    pub basebackups_directory: Option<PathBuf>,
     /// Where `SERVER-xlog.db` lives: `xlogdb_directory`, or `BACKUP_DIRECTORY/meta` where that would be in the cloud.
     pub xlogdb_directory: PathBuf,
     /// `barman_lock_directory` of the `[barman]` section.

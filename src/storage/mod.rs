@@ -126,6 +126,13 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 
+    /// Passes the name of every file that [`find`](Self::find) would find to `visit`, in the order
+    /// of [`list`](Self::list), without a look at the files themselves.
+    fn list_names(
+        &self,
+        visit: &mut dyn FnMut(WalName) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
     /// Deletes files and returns the names of those that are gone, durably.
     ///
     /// `around` is told of every file before and after. Where all files of a directory go, they go
