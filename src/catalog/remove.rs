@@ -1,12 +1,11 @@
 //! Taking files off xlogdb before they are deleted.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::ops::ControlFlow;
 
 use super::read::parse;
-use super::{ArchiveContents, Catalog, CatalogError, WalFileInfo};
+use super::{ArchiveContents, Catalog, CatalogError, InvalidLine, WalFileInfo};
 
 /// The xlogdb from before [`Catalog::remove`]: nobody else can see it any more.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Catalog {
         // An xlogdb that is missing or torn is made whole first.
         self.append_locked(Vec::new(), self.state(), contents)?;
         let old = File::open(&self.path).map_err(|e| self.io("read", e))?;
-        self.write_anew(|new| self.copy(&old, new, &mut |info| Ok(!goes(info))))?;
+        self.write_anew(|new| self.copy(&old, new, &|line| !line.is_ok_and(|info| goes(&info))))?;
         Ok(Removed(old))
     }
 
@@ -47,41 +46,28 @@ impl Catalog {
         &self,
         removed: &Removed,
         goes: &dyn Fn(&WalFileInfo) -> bool,
-        is_there: &dyn Fn(&WalFileInfo) -> Result<bool, Box<dyn Error + Send + Sync>>,
+        is_there: &dyn Fn(&WalFileInfo) -> bool,
     ) -> Result<(), CatalogError> {
         let _lock = self.lock()?;
         let now = File::open(&self.path).map_err(|e| self.io("read", e))?;
         self.write_anew(|new| {
-            let old = &mut |info: &WalFileInfo| Ok(goes(info) && is_there(info)?);
-            self.copy_lines(&removed.0, new, false, old)?;
+            self.copy(&removed.0, new, &|line| {
+                line.is_ok_and(|info| goes(&info) && is_there(&info))
+            })?;
             // Whoever has rebuilt xlogdb meanwhile has listed them already.
-            self.copy(&now, new, &mut |info| Ok(!goes(info)))
+            self.copy(&now, new, &|line| !line.is_ok_and(|info| goes(&info)))
         })
     }
 
+    /// Copies the lines of which `stays` is true, byte for byte.
     fn copy(
         &self,
         from: &File,
         to: &mut dyn Write,
-        stays: &mut dyn FnMut(&WalFileInfo) -> Result<bool, Box<dyn Error + Send + Sync>>,
-    ) -> Result<(), CatalogError> {
-        self.copy_lines(from, to, true, stays)
-    }
-
-    /// Copies the lines of which `stays` is true, byte for byte; `unreadable` decides over others.
-    fn copy_lines(
-        &self,
-        from: &File,
-        to: &mut dyn Write,
-        unreadable: bool,
-        stays: &mut dyn FnMut(&WalFileInfo) -> Result<bool, Box<dyn Error + Send + Sync>>,
+        stays: &dyn Fn(Result<WalFileInfo, InvalidLine>) -> bool,
     ) -> Result<(), CatalogError> {
         each_line(from, |line| {
-            let keep = match parse(line) {
-                Ok(info) => stays(&info).map_err(io::Error::other)?,
-                Err(_) => unreadable,
-            };
-            if keep {
+            if stays(parse(line)) {
                 to.write_all(line)?;
             }
             Ok(ControlFlow::Continue(()))

@@ -146,6 +146,8 @@ impl Observer for Reporter<'_> {
                 "cannot move {} to the errors directory: {error}",
                 path.display()
             )),
+            // No archiver deletes from the archive.
+            Event::Deleted { .. } | Event::NotDeleted { .. } => {}
         }
     }
 }

@@ -9,6 +9,7 @@ mod local;
 #[cfg(test)]
 mod memory;
 mod recognition;
+pub mod retention;
 mod save;
 
 use std::error::Error;
