@@ -41,5 +41,7 @@ pub mod durable;
 pub mod hooks;
 pub mod observe;
 pub mod postgres;
+pub mod receiver;
 pub mod storage;
+pub mod units;
 pub mod wal;

@@ -29,6 +29,8 @@ missing_packages() {
 /usr/lib/python3*/ensurepip python3-venv
 /usr/bin/python3 python3
 cc gcc
+make make
+/usr/share/perl/*/FindBin.pm perl
 gpg gnupg
 gpg-agent gpg-agent
 gzip gzip

@@ -22,9 +22,14 @@ pub struct IdentityError {
     reason: String,
 }
 
+/// `BACKUP_DIRECTORY/identity.json`, in which Barman keeps what the cluster said of itself.
+pub fn identity_path(backup_directory: &Path) -> PathBuf {
+    backup_directory.join(IDENTITY_FILE)
+}
+
 /// The system identifier in `BACKUP_DIRECTORY/identity.json`; `None` if the home has none.
 pub fn system_identifier(backup_directory: &Path) -> Result<Option<u64>, IdentityError> {
-    let path = backup_directory.join(IDENTITY_FILE);
+    let path = identity_path(backup_directory);
     let failed = |reason: String| IdentityError {
         path: path.clone(),
         reason,

@@ -2,11 +2,12 @@
 //!
 //! Barman and walarch share it, under a lock that is held only while the file is read or written.
 
-mod backups;
+mod backup;
 mod line;
 mod read;
 mod remove;
 mod repair;
+mod survey;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -14,11 +15,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-pub use backups::{Backup, BackupsError, backups};
+pub use backup::{Backup, BackupWal, BackupsError, backups, last_backup};
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
-
 pub use remove::Removed;
+pub use survey::Survey;
 
+use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, LockFile, Temporary, Wait};
 use crate::wal::{WalKind, WalName};
 
@@ -119,6 +121,20 @@ impl Catalog {
             lock_path: lock_directory.join(format!(".{server}-xlogdb.lock")),
             legacy_path: wals_directory.map(|directory| directory.join(LEGACY_NAME)),
         }
+    }
+
+    /// The xlogdb of a server, wherever its archive is.
+    pub fn of(server: &ServerConfig) -> Self {
+        let wals_directory = match &server.wals_directory {
+            WalsDirectory::Local(root) => Some(root.as_path()),
+            WalsDirectory::Cloud(_) => None,
+        };
+        Self::new(
+            &server.name,
+            &server.xlogdb_directory,
+            &server.lock_directory,
+            wals_directory,
+        )
     }
 
     /// Where xlogdb is.

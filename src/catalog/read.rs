@@ -4,8 +4,15 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{ArchiveContents, Catalog, CatalogError, InvalidLine, WalFileInfo};
+use crate::durable::{self, SharedLock};
+
+/// How long a writer is given to finish. One that takes longer holds the lock while its hooks run, as
+/// Barman does, and writes nothing meanwhile.
+const WRITER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How much is read at a time, and so held in memory.
 const BLOCK_SIZE_BYTES: usize = 1 << 20;
@@ -26,7 +33,7 @@ impl Catalog {
         contents: &dyn ArchiveContents,
         visit: &mut dyn FnMut(Result<WalFileInfo, InvalidLine>) -> ControlFlow<()>,
     ) -> Result<(), CatalogError> {
-        let Some(file) = self.open_to_read()? else {
+        let Some((_, file)) = self.open_to_read()? else {
             return self.visit_contents(contents, visit);
         };
         let mut blocks = Blocks {
@@ -35,7 +42,7 @@ impl Catalog {
             last_line: Vec::new(),
         };
         loop {
-            let lock = self.lock()?;
+            let lock = self.share_lock()?;
             let block = match blocks.next() {
                 Ok(Some(block)) => block,
                 Ok(None) => {
@@ -56,18 +63,25 @@ impl Catalog {
         }
     }
 
-    fn open_to_read(&self) -> Result<Option<File>, CatalogError> {
+    /// xlogdb, under its old name if need be.
+    pub(super) fn open_to_read(&self) -> Result<Option<(PathBuf, File)>, CatalogError> {
         for path in [Some(&self.path), self.legacy_path.as_ref()]
             .into_iter()
             .flatten()
         {
             match File::open(path) {
-                Ok(file) => return Ok(Some(file)),
+                Ok(file) => return Ok(Some((path.clone(), file))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Self::io_at("read", path, error)),
+                Err(error) => return Err(Self::io_at("open", path, error)),
             }
         }
         Ok(None)
+    }
+
+    /// Keeps writers away; one that would keep us waiting is not waited for.
+    pub(super) fn share_lock(&self) -> Result<Option<SharedLock>, CatalogError> {
+        durable::share_lock(&self.lock_path, WRITER_PATIENCE)
+            .map_err(|e| Self::io_at("lock", &self.lock_path, e))
     }
 
     fn visit_contents(

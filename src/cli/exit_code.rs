@@ -12,6 +12,8 @@ pub enum ExitCode {
     Failure,
     /// The command line makes no sense.
     Usage,
+    /// A check failed, in the code that Nagios calls CRITICAL.
+    Critical,
 }
 
 impl From<ExitCode> for process::ExitCode {
@@ -19,7 +21,7 @@ impl From<ExitCode> for process::ExitCode {
         process::ExitCode::from(match code {
             ExitCode::Success => 0,
             ExitCode::Failure => 1,
-            ExitCode::Usage => 2,
+            ExitCode::Usage | ExitCode::Critical => 2,
         })
     }
 }

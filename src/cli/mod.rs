@@ -6,6 +6,7 @@ mod check;
 mod cron;
 mod exit_code;
 mod generate;
+mod inquiry;
 mod log;
 mod output;
 mod privileges;

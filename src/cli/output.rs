@@ -19,6 +19,8 @@ pub(super) struct Output {
     debug: bool,
     colored: bool,
     failed: Cell<bool>,
+    /// Nothing is printed but what [`Output::verdict`] is given, and a failure is critical.
+    for_nagios: Cell<bool>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
     /// What has been printed of that object already, and what is about to be.
@@ -40,6 +42,7 @@ impl Output {
             debug: args.debug,
             colored,
             failed: Cell::new(false),
+            for_nagios: Cell::new(false),
             json: RefCell::default(),
             streamed: RefCell::default(),
             progress: RefCell::default(),
@@ -57,6 +60,7 @@ impl Output {
     /// A line for the person only.
     pub(super) fn line(&self, message: &str) {
         match self.format {
+            _ if self.for_nagios.get() => {}
             Format::Console if self.quiet => {}
             Format::Console => self.print(&mut io::stdout(), &redact(message)),
             Format::Json => self.collect("_INFO", message),
@@ -88,6 +92,36 @@ impl Output {
             Some(hint) => self.error(&format!("{error}\nHINT: {hint}")),
             None => self.error(&error.to_string()),
         }
+    }
+
+    /// Something failed, and has been said in another way than by a message.
+    pub(super) fn fail(&self) {
+        self.failed.set(true);
+    }
+
+    /// Whether anything has failed so far.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// From now on prints the one verdict that Nagios reads, whatever the format.
+    pub(super) fn begin_nagios(&self) {
+        self.for_nagios.set(true);
+    }
+
+    /// The verdict for Nagios, whose first line is all that most people see.
+    pub(super) fn verdict(&self, text: &str) {
+        self.print(&mut io::stdout(), &redact(text));
+    }
+
+    /// `OK` or `FAILED`, in its colour.
+    pub(super) fn status_word(&self, passed: bool) -> String {
+        let (word, color) = match passed {
+            true => ("OK", AnsiColor::Green),
+            false => ("FAILED", AnsiColor::Red),
+        };
+        let style = Style::new().fg_color(self.colored.then(|| color.into()));
+        format!("{style}{word}{style:#}")
     }
 
     /// Whether the format wants lines or values.
@@ -145,7 +179,7 @@ impl Output {
 
     /// Prints what was collected and says how it all ended.
     pub(super) fn close(self) -> ExitCode {
-        if self.is_json() && !self.quiet {
+        if self.is_json() && !self.quiet && !self.for_nagios.get() {
             let mut text = python_json(&Value::from(self.json.take()));
             if let Some(pending) = self.streamed.take() {
                 // What was streamed is the beginning of the same object.
@@ -158,15 +192,16 @@ impl Output {
                 .write_all(text.as_bytes())
                 .and_then(|()| io::stdout().flush());
         }
-        if self.failed.get() {
-            ExitCode::Failure
-        } else {
-            ExitCode::Success
+        match (self.failed.get(), self.for_nagios.get()) {
+            (false, _) => ExitCode::Success,
+            (true, false) => ExitCode::Failure,
+            (true, true) => ExitCode::Critical,
         }
     }
 
     fn message(&self, key: &str, prefix: &str, color: Option<AnsiColor>, message: &str) {
         match self.format {
+            _ if self.for_nagios.get() => {}
             Format::Json => self.collect(key, message),
             Format::Console => {
                 let style = Style::new().fg_color(color.filter(|_| self.colored).map(Into::into));

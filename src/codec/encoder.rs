@@ -54,7 +54,11 @@ impl Encoder {
             None => (None, None),
         };
         let encryption = match options.encryption {
-            Some(Encryption::Gpg) => Some((Encryption::Gpg, gpg_program(options)?)),
+            Some(Encryption::Gpg) => {
+                let path_prefix = options.path_prefix.as_deref();
+                let program = gpg::encryption(gpg::key_id(options)?, path_prefix);
+                Some((Encryption::Gpg, program))
+            }
             None => None,
         };
         Ok(Encoder {
@@ -174,18 +178,4 @@ pub(super) fn required_filter<'a>(
                 "set custom_{direction}_filter to a shell command that reads standard input and writes standard output."
             ),
         })
-}
-
-fn gpg_program(options: &CodecOptions) -> Result<Program, CodecError> {
-    let key_id = options
-        .encryption_key_id
-        .as_deref()
-        .filter(|key_id| !key_id.trim().is_empty())
-        .ok_or_else(|| CodecError::Configuration {
-            message: "encryption is gpg, but encryption_key_id is not set".to_owned(),
-            hint:
-                "set encryption_key_id to a key of this user's keyring; gpg --list-keys shows them."
-                    .to_owned(),
-        })?;
-    Ok(gpg::encryption(key_id, options.path_prefix.as_deref()))
 }

@@ -62,11 +62,8 @@ pub(super) fn server(
         incoming_wals_directory: path("incoming_wals_directory"),
         streaming_wals_directory: path("streaming_wals_directory"),
         errors_directory: path("errors_directory"),
+        basebackups_directory: path("basebackups_directory"),
         wals_directory: wals_directory(settings),
-        basebackups_directory: settings
-            .text("basebackups_directory")
-            .filter(|text| !is_cloud_url(text))
-            .map(PathBuf::from),
         xlogdb_directory: xlogdb_directory(settings),
         lock_directory: global.barman_lock_directory.clone(),
         path_prefix: text("path_prefix"),

@@ -1,5 +1,6 @@
 //! Files: temporary ones that become visible in one step, and what makes bytes durable.
 
+use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -182,6 +183,30 @@ fn without_leftover<T>(path: &Path, operation: impl Fn() -> io::Result<T>) -> io
         }
         other => other,
     }
+}
+
+/// Writes a small file, replacing the one of that name if there is one; durable, and never seen half
+/// written. The mode is cut by the process's umask.
+pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    written(path, bytes, mode)?.replace(path)
+}
+
+/// Writes a small file unless the name is taken; durable, and never seen half written. The mode is
+/// cut by the process's umask.
+pub fn create_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Publication> {
+    let publication = written(path, bytes, mode)?.publish(path)?;
+    super::directory::sync_parent(path).map(|()| publication)
+}
+
+/// The bytes, durable under the hidden name `.NAME.tmp` beside `path`.
+fn written(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    let (temporary, mut file) = Temporary::create(path.with_file_name(name), mode)?;
+    file.write_all(bytes)?;
+    sync_file(&file, temporary.path())?;
+    Ok(temporary)
 }
 
 /// Gives a file the modification time, the mode and, as root, the owner of another one.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -90,6 +90,36 @@ pub fn lock_holder(path: &Path) -> io::Result<Option<Pid>> {
     match text.trim().parse() {
         Ok(pid) if pid > 0 => Ok(Some(Pid::from_raw(pid))),
         _ => Err(io::Error::other("it holds no process number")),
+    }
+}
+
+/// A lock held in its shared form: it keeps writers away, not other readers.
+#[derive(Debug)]
+pub struct SharedLock {
+    _held: Flock<File>,
+}
+
+/// Takes a lock in its shared form without writing into its file or creating that.
+///
+/// `None` if there is no such file, so that nobody can hold it, or if somebody holds it for longer
+/// than `patience`.
+pub fn share_lock(path: &Path, patience: Duration) -> io::Result<Option<SharedLock>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let start = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(held) => return Ok(Some(SharedLock { _held: held })),
+            Err((_, Errno::EWOULDBLOCK)) if start.elapsed() >= patience => return Ok(None),
+            Err((unlocked, Errno::EWOULDBLOCK | Errno::EINTR)) => {
+                thread::sleep(PROBE_PAUSE);
+                file = unlocked;
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
     }
 }
 

@@ -23,14 +23,14 @@ struct Timeline {
     history: Option<TimelineHistory>,
 }
 
-/// Consecutive segments of one timeline that are not there although others before and behind are.
+/// Segments that are not there although others before and behind them are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The first missing segment.
-    pub first: WalName,
-    /// The last missing segment.
-    pub last: WalName,
-    /// How many there are.
+    /// The last segment before.
+    pub after: WalName,
+    /// The first segment behind. It may be on a younger timeline.
+    pub before: WalName,
+    /// How many are missing.
     pub segments: u64,
 }
 
@@ -53,12 +53,16 @@ impl Coverage {
         let Some(number) = self.number(name) else {
             return false;
         };
-        let timeline = self.timelines.entry(name.timeline()).or_default();
-        timeline.add(number);
+        self.add_run(name.timeline(), number, number);
         true
     }
 
-    /// Says where a timeline came from. Without that, nothing is missing before its first segment.
+    /// Adds consecutive segments by their numbers, counted from the beginning of the WAL.
+    pub fn add_run(&mut self, timeline: u32, first: u64, last: u64) {
+        self.timelines.entry(timeline).or_default().add(first, last);
+    }
+
+    /// Says where a timeline came from. Without that it is taken to go on where any older one ends.
     pub fn add_history(&mut self, history: TimelineHistory) {
         let timeline = self.timelines.entry(history.timeline).or_default();
         timeline.history = Some(history);
@@ -82,124 +86,115 @@ impl Coverage {
             .is_some_and(|(number, timeline)| timeline.contains(number))
     }
 
-    /// What is missing right before a segment that is there, oldest first: usually nothing.
+    /// What is missing right before a segment that is there.
     ///
     /// Before the first segment of a timeline that is what its history promises: the rest of its
     /// parent up to the segment in which it began (which has the new timeline's name), and so on
     /// back to the last segment that is there. Where nothing older is there at all, nothing is
     /// missing: the archive begins here.
-    pub fn missing_before(&self, name: &WalName) -> Vec<Gap> {
-        let timeline = self.timelines.get(&name.timeline());
-        match self.number(name).zip(timeline) {
-            Some((number, timeline)) if timeline.contains(number) => {
-                self.missing_before_run(name.timeline(), timeline, number)
-            }
-            _ => Vec::new(),
-        }
+    pub fn missing_before(&self, name: &WalName) -> Option<Gap> {
+        let timeline = self.timelines.get(&name.timeline())?;
+        let number = self.number(name)?;
+        let starts_run = timeline.runs.contains_key(&number) && name.kind() == WalKind::Segment;
+        starts_run
+            .then(|| self.missing_before_run(name.timeline(), timeline, number))
+            .flatten()
     }
 
-    /// Everything that is missing, by timeline and position.
+    /// Everything that is missing, by the timeline and the position of what comes behind.
     pub fn gaps(&self) -> impl Iterator<Item = Gap> {
         self.timelines.iter().flat_map(|(number, timeline)| {
             let starts = timeline.runs.keys();
-            starts.flat_map(|start| self.missing_before_run(*number, timeline, *start))
+            starts.filter_map(|start| self.missing_before_run(*number, timeline, *start))
         })
     }
 
-    /// The segments of one timeline from `from` on that are not there, up to the next one that is;
-    /// `from` alone if there is none behind it. `None` if `from` is there.
-    pub fn missing_from(&self, from: &WalName) -> Option<Gap> {
-        let number = self.number(from).filter(|_| !self.contains(from))?;
-        let timeline = self.timelines.get(&from.timeline());
-        let next = timeline.and_then(|timeline| timeline.runs.range(number..).next());
-        let last = next.map_or(number, |(start, _)| start - 1);
-        self.gap(from.timeline(), number, last)
+    /// The first segment on its timeline that is there, from this one on.
+    pub fn first_from(&self, from: &WalName) -> Option<WalName> {
+        if self.contains(from) {
+            return Some(from.clone());
+        }
+        let timeline = self.timelines.get(&from.timeline())?;
+        let (start, _) = timeline.runs.range(self.number(from)?..).next()?;
+        Some(self.name(from.timeline(), *start))
     }
 
-    fn missing_before_run(&self, number: u32, timeline: &Timeline, start: u64) -> Vec<Gap> {
-        let mut runs = timeline.runs.range(..=start).rev();
-        match runs.next() {
-            // In the middle of a run.
-            Some((run_start, last)) if *run_start < start && start <= *last => return Vec::new(),
-            _ => {}
-        }
-        match runs.next() {
-            Some((_, last)) => Vec::from_iter(self.gap(number, last + 1, start - 1)),
-            None => self.missing_at_branch(number, timeline, start),
-        }
+    /// Where the last segment of a timeline ends or, if it has none, that of the one before.
+    pub fn end_on(&self, timeline: u32) -> Option<Lsn> {
+        let mut older = self.timelines.range(..=timeline).rev();
+        let last = older.find_map(|(_, timeline)| timeline.runs.values().next_back())?;
+        let end = last
+            .checked_add(1)?
+            .checked_mul(self.segment_size.bytes())?;
+        Some(Lsn(end))
     }
 
-    /// What is missing between the first segment of a timeline and the last one before it on its
-    /// ancestors.
-    fn missing_at_branch(&self, number: u32, timeline: &Timeline, start: u64) -> Vec<Gap> {
-        let Some(history) = &timeline.history else {
-            return Vec::new();
+    fn missing_before_run(&self, number: u32, timeline: &Timeline, start: u64) -> Option<Gap> {
+        let before = timeline.runs.range(..start).next_back();
+        let (after, last) = match (before, &timeline.history) {
+            (Some((_, last)), _) => (number, *last),
+            (None, Some(history)) => self.end_of_ancestors(history, start)?,
+            (None, None) => self.end_of_older(number, start)?,
         };
-        let mut gaps = Vec::new();
-        let (mut descendant, mut end) = (number, start);
-        for ancestor in history.ancestors.iter().rev() {
-            // The descendant's own segments begin with the one it branched off in.
-            let branched_in = ancestor.end.0 / self.segment_size.bytes();
-            if branched_in < end {
-                gaps.extend(self.gap(descendant, branched_in, end - 1));
-            }
-            (descendant, end) = (ancestor.timeline, branched_in.min(end));
-            let last = self
-                .timelines
-                .get(&ancestor.timeline)
-                .and_then(|timeline| timeline.last_before(end));
-            let began_in = history.began_in(ancestor.timeline, self.segment_size);
+        (last + 1 < start).then(|| Gap {
+            after: self.name(after, last),
+            before: self.name(number, start),
+            segments: start - last - 1,
+        })
+    }
+
+    /// The last segment on the way that a history describes before the timeline's own `start`.
+    fn end_of_ancestors(&self, history: &TimelineHistory, start: u64) -> Option<(u32, u64)> {
+        let mut end = start;
+        for (at, ancestor) in history.ancestors.iter().enumerate().rev() {
+            // The descendant's own segments begin with the one that it branched off in.
+            let branched_in = |at: usize| history.ancestors.get(at).map(|a| self.segment(a.end));
+            end = end.min(branched_in(at).unwrap_or(0));
+            let began_in = at.checked_sub(1).and_then(branched_in).unwrap_or(0);
+            let timeline = self.timelines.get(&ancestor.timeline);
+            let last = timeline.and_then(|timeline| timeline.last_before(end));
             if let Some(last) = last.filter(|last| *last >= began_in) {
-                if last + 1 < end {
-                    gaps.extend(self.gap(ancestor.timeline, last + 1, end - 1));
-                }
-                gaps.reverse();
-                return gaps;
+                return Some((ancestor.timeline, last));
             }
         }
-        Vec::new()
+        None
     }
 
-    fn gap(&self, timeline: u32, first: u64, last: u64) -> Option<Gap> {
-        let name = |number: u64| {
-            let position = Lsn(number.checked_mul(self.segment_size.bytes())?);
-            Some(WalName::of_segment(timeline, position, self.segment_size))
-        };
-        Some(Gap {
-            first: name(first)?,
-            last: name(last)?,
-            segments: last.checked_sub(first)? + 1,
-        })
+    /// The last segment before `start` on any older timeline.
+    fn end_of_older(&self, number: u32, start: u64) -> Option<(u32, u64)> {
+        let older = self.timelines.range(..number);
+        older
+            .filter_map(|(older, timeline)| Some((*older, timeline.last_before(start)?)))
+            .max_by_key(|(older, last)| (*last, *older))
+    }
+
+    fn name(&self, timeline: u32, number: u64) -> WalName {
+        let position = Lsn(number.saturating_mul(self.segment_size.bytes()));
+        WalName::of_segment(timeline, position, self.segment_size)
+    }
+
+    fn segment(&self, position: Lsn) -> u64 {
+        position.0 / self.segment_size.bytes()
     }
 
     fn number(&self, name: &WalName) -> Option<u64> {
-        let start = name.start(self.segment_size)?;
-        Some(start.0 / self.segment_size.bytes())
-    }
-}
-
-impl TimelineHistory {
-    /// The number of the segment in which a timeline of this history began; 0 for the oldest.
-    fn began_in(&self, timeline: u32, segment_size: SegmentSize) -> u64 {
-        let older = self
-            .ancestors
-            .iter()
-            .take_while(|ancestor| ancestor.timeline < timeline)
-            .last();
-        older.map_or(0, |older| older.end.0 / segment_size.bytes())
+        name.start(self.segment_size)
+            .map(|start| self.segment(start))
     }
 }
 
 impl Timeline {
-    fn add(&mut self, number: u64) {
-        if self.contains(number) {
-            return;
+    fn add(&mut self, mut first: u64, mut last: u64) {
+        // Runs that overlap the new one or touch it become part of it.
+        while let Some((start, end)) = self.runs.range(..=last.saturating_add(1)).next_back() {
+            if end.saturating_add(1) < first {
+                break;
+            }
+            let start = *start;
+            (first, last) = (first.min(start), last.max(*end));
+            self.runs.remove(&start);
         }
-        let before = self.runs.range(..number).next_back();
-        let before = before.filter(|(_, last)| **last + 1 == number);
-        let start = before.map_or(number, |(start, _)| *start);
-        let last = self.runs.remove(&(number + 1)).unwrap_or(number);
-        self.runs.insert(start, last);
+        self.runs.insert(first, last);
     }
 
     fn contains(&self, number: u64) -> bool {
@@ -245,15 +240,18 @@ mod tests {
         coverage
     }
 
-    /// Timeline, first and last number of each gap.
-    fn gaps(coverage: &Coverage) -> Vec<(u32, u64, u64)> {
+    /// Timeline and number of the segment before and of the one behind each gap.
+    fn gaps(coverage: &Coverage) -> Vec<((u32, u64), (u32, u64))> {
         let number = |name: &WalName| name.start(SIZE).unwrap().0 / SIZE.bytes();
         coverage
             .gaps()
             .map(|gap| {
-                let (first, last) = (number(&gap.first), number(&gap.last));
-                assert_eq!(gap.segments, last - first + 1);
-                (gap.first.timeline(), first, last)
+                let (after, before) = (number(&gap.after), number(&gap.before));
+                assert_eq!(gap.segments, before - after - 1);
+                (
+                    (gap.after.timeline(), after),
+                    (gap.before.timeline(), before),
+                )
             })
             .collect()
     }
@@ -267,11 +265,11 @@ mod tests {
     #[test]
     fn holes_on_one_timeline_are_found() {
         let coverage = coverage(&[(1, 1..=3), (1, 5..=5), (1, 9..=9)]);
-        assert_eq!(gaps(&coverage), [(1, 4, 4), (1, 6, 8)]);
-        assert_eq!(coverage.missing_before(&name(1, 7)), []);
-        assert_eq!(coverage.missing_before(&name(1, 9)).len(), 1);
-        assert_eq!(coverage.missing_before(&name(1, 2)), []);
-        assert_eq!(coverage.missing_before(&name(1, 1)), []);
+        assert_eq!(gaps(&coverage), [((1, 3), (1, 5)), ((1, 5), (1, 9))]);
+        assert_eq!(coverage.missing_before(&name(1, 7)), None);
+        assert_eq!(coverage.missing_before(&name(1, 9)).unwrap().segments, 3);
+        assert_eq!(coverage.missing_before(&name(1, 2)), None);
+        assert_eq!(coverage.missing_before(&name(1, 1)), None);
     }
 
     #[test]
@@ -279,7 +277,6 @@ mod tests {
         let plain = coverage(&[(1, 1..=4), (2, 5..=7)]);
         // In the middle of segment 5; the old timeline has only a partial one there.
         assert_eq!(gaps(&branched(plain.clone(), 2, &[(1, 5 * 16 + 3)])), []);
-        // Without its history nothing is known to be missing, but for the history itself.
         assert_eq!(gaps(&plain), []);
         assert_eq!(Vec::from_iter(plain.without_history()), [2]);
     }
@@ -287,11 +284,30 @@ mod tests {
     #[test]
     fn what_is_missing_around_a_switch_is_found() {
         let end_of_parent = coverage(&[(1, 1..=2), (2, 5..=7)]);
-        assert_eq!(gaps(&branched(end_of_parent, 2, &[(1, 83)])), [(1, 3, 4)]);
-        let start_of_child = coverage(&[(1, 1..=4), (2, 8..=9)]);
-        assert_eq!(gaps(&branched(start_of_child, 2, &[(1, 83)])), [(2, 5, 7)]);
-        let both = coverage(&[(1, 1..=3), (2, 8..=9)]);
-        assert_eq!(gaps(&branched(both, 2, &[(1, 83)])), [(1, 4, 4), (2, 5, 7)]);
+        assert_eq!(
+            gaps(&branched(end_of_parent, 2, &[(1, 83)])),
+            [((1, 2), (2, 5))]
+        );
+        // What the parent has of the segment in which the child began is no substitute.
+        for parent in [1..=4, 1..=5, 1..=20] {
+            let start_of_child = coverage(&[(1, parent), (2, 8..=9)]);
+            assert_eq!(
+                gaps(&branched(start_of_child, 2, &[(1, 83)])),
+                [((1, 4), (2, 8))]
+            );
+        }
+    }
+
+    #[test]
+    fn without_its_history_a_timeline_goes_on_where_any_older_one_ends() {
+        assert_eq!(gaps(&coverage(&[(1, 1..=2), (2, 3..=3)])), []);
+        assert_eq!(gaps(&coverage(&[(1, 1..=2), (2, 2..=3)])), []);
+        assert_eq!(gaps(&coverage(&[(1, 2..=2), (2, 1..=3)])), []);
+        assert_eq!(gaps(&coverage(&[(1, 1..=2), (3, 3..=3)])), []);
+        assert_eq!(
+            gaps(&coverage(&[(1, 1..=2), (2, 5..=5)])),
+            [((1, 2), (2, 5))]
+        );
     }
 
     #[test]
@@ -315,18 +331,18 @@ mod tests {
         let lost = coverage(&[(1, 1..=4), (3, 9..=9)]);
         assert_eq!(
             gaps(&branched(lost, 3, &[(1, 83), (2, 8 * 16)])),
-            [(2, 5, 7), (3, 8, 8)]
+            [((1, 4), (3, 9))]
         );
     }
 
     #[test]
-    fn what_is_asked_for_and_not_there_is_missing() {
-        let coverage = coverage(&[(1, 4..=5)]);
-        assert_eq!(coverage.missing_from(&name(1, 4)), None);
-        let gap = coverage.missing_from(&name(1, 1)).unwrap();
-        assert_eq!((gap.last, gap.segments), (name(1, 3), 3));
-        assert_eq!(coverage.missing_from(&name(1, 7)).unwrap().segments, 1);
-        assert_eq!(coverage.missing_from(&name(2, 7)).unwrap().segments, 1);
+    fn the_next_segment_that_is_there_is_found() {
+        let coverage = coverage(&[(1, 4..=5), (2, 6..=6)]);
+        assert_eq!(coverage.first_from(&name(1, 1)), Some(name(1, 4)));
+        assert_eq!(coverage.first_from(&name(1, 5)), Some(name(1, 5)));
+        assert_eq!(coverage.first_from(&name(1, 6)), None);
+        assert_eq!(coverage.end_on(1), Some(Lsn(6 * SIZE.bytes())));
+        assert_eq!(coverage.end_on(9), Some(Lsn(7 * SIZE.bytes())));
     }
 
     #[test]
@@ -336,6 +352,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn runs_are_the_same_as_their_segments(
+            runs in proptest::collection::vec((0u64..40, 0u64..6), 0..12)
+        ) {
+            let (mut whole, mut single) = (Coverage::new(SIZE), Coverage::new(SIZE));
+            for (first, more) in runs {
+                whole.add_run(1, first, first + more);
+                (first..=first + more).for_each(|number| assert!(single.add(&name(1, number))));
+            }
+            prop_assert_eq!(&whole.timelines.get(&1).map(|t| &t.runs),
+                &single.timelines.get(&1).map(|t| &t.runs));
+        }
+
         #[test]
         fn the_order_in_which_segments_come_does_not_matter(
             numbers in proptest::collection::vec(0u64..64, 0..64)
@@ -351,7 +380,7 @@ mod tests {
             };
             let found: Vec<u64> = gaps(&shuffled)
                 .into_iter()
-                .flat_map(|(_, first, last)| first..=last)
+                .flat_map(|((_, after), (_, before))| after + 1..before)
                 .collect();
             prop_assert_eq!(found, missing);
             for number in 0..64 {

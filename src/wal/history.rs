@@ -84,6 +84,15 @@ impl TimelineHistory {
     }
 }
 
+/// The timelines that a history file lists, oldest first, each with the position at which the next
+/// one branched off. Lines that say something else are passed over.
+pub fn read_history(text: &str) -> Vec<(u32, Lsn)> {
+    let ancestors = text.lines().filter_map(ancestor);
+    ancestors
+        .map(|ancestor| (ancestor.timeline, ancestor.end))
+        .collect()
+}
+
 fn ancestor(line: &str) -> Option<Ancestor> {
     let mut columns = line.split_whitespace();
     Some(Ancestor {

@@ -10,7 +10,7 @@ mod page;
 
 pub use continuity::{Coverage, Gap};
 pub use fault::{WalFault, find_fault};
-pub use history::{Ancestor, InvalidHistory, TimelineHistory};
+pub use history::{Ancestor, InvalidHistory, TimelineHistory, read_history};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
 pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};

@@ -69,7 +69,11 @@ impl Plan {
         let known = newest.as_ref().and_then(WalName::ordinal);
         let known = known.map_or(0, |newest| newest.saturating_add(1));
         let mut plan = Plan {
-            before: if is_explicit { before } else { before.min(known) },
+            before: if is_explicit {
+                before
+            } else {
+                before.min(known)
+            },
             timeline_max,
             newest,
             history_before: 0,
