@@ -135,7 +135,8 @@ impl Survey {
         }
     }
 
-    fn segment_size_by_names(&self) -> Option<SegmentSize> {
+    /// The segment size that the highest number in the names allows, or a larger one.
+    pub fn segment_size_by_names(&self) -> Option<SegmentSize> {
         let highest = self.runs.iter().map(|run| run.last).max()?;
         let segments_per_log = u64::from(highest).checked_add(1)?.next_power_of_two();
         // A log of 4 GiB has 4 segments of 1 GiB, or 4096 of 1 MiB.

@@ -219,7 +219,7 @@ fn with_archive(
     Ok(())
 }
 
-fn validation(server: &ServerConfig) -> Validation {
+pub(super) fn validation(server: &ServerConfig) -> Validation {
     let system_identifier = archiver::system_identifier(&server.backup_directory);
     if let Err(error) = &system_identifier {
         tracing::warn!("{error}; WAL is not checked against it");

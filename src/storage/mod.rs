@@ -8,23 +8,28 @@ mod conformance;
 mod local;
 #[cfg(test)]
 mod memory;
+mod plain;
 mod recognition;
 pub mod retention;
 mod save;
+pub mod verify;
 
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 pub use local::Local;
+pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
 pub use save::{Archive, SaveError, SaveReport, SetAside, SourceKeeper, Validation, WalFile};
 
 use crate::catalog::{
-    ArchiveContents, Catalog, CatalogError, RebuildCounts, WalFileInfo, modification_time_s,
+    ArchiveContents, Catalog, CatalogError, InvalidLine, RebuildCounts, WalFileInfo,
+    modification_time_s,
 };
 use crate::codec::Encoding;
 use crate::config::Compression;
@@ -198,4 +203,13 @@ pub fn rebuild(
     storage: &dyn WalStorageStrategy,
 ) -> Result<RebuildCounts, CatalogError> {
     catalog.rebuild(&Contents(storage))
+}
+
+/// Passes what is listed to `visit`, see [`Catalog::visit`].
+pub fn visit_listed(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+    visit: &mut dyn FnMut(Result<WalFileInfo, InvalidLine>) -> ControlFlow<()>,
+) -> Result<(), CatalogError> {
+    catalog.visit(&Contents(storage), visit)
 }

@@ -1,6 +1,7 @@
 //! Which segments are there, and which are missing between them, across timelines.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::history::TimelineHistory;
 use super::lsn::{Lsn, SegmentSize};
@@ -34,6 +35,16 @@ pub struct Gap {
     pub segments: u64,
 }
 
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Gap { after, before, .. } = self;
+        match self.segments {
+            1 => write!(f, "1 segment missing between {after} and {before}"),
+            count => write!(f, "{count} segments missing between {after} and {before}"),
+        }
+    }
+}
+
 impl Coverage {
     /// No segment yet, in a cluster with segments of this size.
     pub fn new(segment_size: SegmentSize) -> Self {
@@ -41,6 +52,11 @@ impl Coverage {
             segment_size,
             timelines: BTreeMap::new(),
         }
+    }
+
+    /// The segment size that it was made for.
+    pub fn segment_size(&self) -> SegmentSize {
+        self.segment_size
     }
 
     /// Adds a complete segment; other kinds of files change nothing.

@@ -7,6 +7,8 @@ mod history;
 mod lsn;
 mod name;
 mod page;
+mod pages;
+mod range;
 
 pub use continuity::{Coverage, Gap};
 pub use fault::{WalFault, find_fault};
@@ -14,3 +16,5 @@ pub use history::{Ancestor, InvalidHistory, TimelineHistory, read_history};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
 pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};
+pub use pages::{PAGE_SIZE_MAX_BYTES, PageCheck, PageFault};
+pub use range::WalRange;

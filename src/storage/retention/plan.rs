@@ -34,7 +34,8 @@ pub struct Plan {
     before: u64,
     /// Only files of this timeline and older ones go.
     timeline_max: u32,
-    newest: Option<WalName>,
+    /// Timeline and ordinal of the newest segment.
+    newest: Option<(u32, u64)>,
     /// History files of timelines below this one go.
     history_before: u32,
     /// The base backup without which more would go.
@@ -66,8 +67,7 @@ impl Plan {
         };
         let is_explicit = matches!(retention, Retention::Before(_));
         // What xlogdb does not know (its end may have been lost) has no age and no size.
-        let known = newest.as_ref().and_then(WalName::ordinal);
-        let known = known.map_or(0, |newest| newest.saturating_add(1));
+        let known = newest.map_or(0, |(_, ordinal)| ordinal.saturating_add(1));
         let mut plan = Plan {
             before: if is_explicit {
                 before
@@ -94,10 +94,26 @@ impl Plan {
             Some(ordinal) => {
                 ordinal < self.before
                     && name.timeline() <= self.timeline_max
-                    && self.newest.as_ref() != Some(name)
+                    && self.newest != Some((name.timeline(), ordinal))
             }
             None => name.timeline() < self.history_before,
         }
+    }
+
+    /// Passes what xlogdb lists of the files that go to `visit`.
+    pub fn visit(
+        &self,
+        storage: &dyn WalStorageStrategy,
+        catalog: &Catalog,
+        visit: &mut dyn FnMut(&WalFileInfo),
+    ) -> Result<(), CatalogError> {
+        let listing = Listing { storage, catalog };
+        let going = &mut |info: WalFileInfo| {
+            if self.takes(&info.name) {
+                visit(&info);
+            }
+        };
+        listing.visit(going).map(drop)
     }
 
     fn respect(&mut self, backups: &[Backup]) {
@@ -169,13 +185,12 @@ impl Listing<'_> {
         Ok(unreadable)
     }
 
-    fn newest(&self) -> Result<Option<WalName>, CatalogError> {
-        let mut newest: Option<WalName> = None;
-        let age = |name: &WalName| (name.timeline(), name.ordinal());
+    fn newest(&self) -> Result<Option<(u32, u64)>, CatalogError> {
+        let mut newest = None;
         self.visit(&mut |info| {
-            let is_newer = newest.as_ref().is_none_or(|n| age(n) < age(&info.name));
-            if info.name.kind() == WalKind::Segment && is_newer {
-                newest = Some(info.name);
+            if info.name.kind() == WalKind::Segment {
+                let segment = info.name.ordinal().map(|o| (info.name.timeline(), o));
+                newest = newest.max(segment);
             }
         })?;
         Ok(newest)
