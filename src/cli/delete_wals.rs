@@ -8,6 +8,7 @@ use clap::ArgGroup;
 use serde_json::{Map, Value, json};
 
 use super::archive_wal::{Parts, lock_task, stop_on_signals};
+use super::list_wals::segment;
 use super::output::Output;
 use super::servers::select_one;
 use crate::catalog::{self, WalFileInfo};
@@ -17,7 +18,7 @@ use crate::hooks::{Hooks, Refusal};
 use crate::observe::{Event, Observer};
 use crate::storage::retention::{Deletion, DeletionReport, Plan, Retention};
 use crate::units::{parse_size, pretty_size};
-use crate::wal::{WalKind, WalName};
+use crate::wal::WalName;
 
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("retention").required(true).args(["before", "older_than", "keep_size"]))]
@@ -26,8 +27,8 @@ pub(super) struct DeleteWalsArgs {
     #[arg(value_name = "SERVER")]
     server_name: String,
     /// Delete what comes before this segment, on its timeline and on older ones
-    #[arg(long, value_name = "WAL")]
-    before: Option<String>,
+    #[arg(long, value_name = "WAL", value_parser = segment)]
+    before: Option<WalName>,
     /// Delete what is older, up to the first file that is not: '7 DAYS', '4 WEEKS', '12 MONTHS'
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     older_than: Option<Duration>,
@@ -55,7 +56,7 @@ fn delete(
     args: &DeleteWalsArgs,
     output: &Output,
 ) -> Result<(), String> {
-    let retention = retention(args)?;
+    let retention = retention(args);
     let parts = Parts::new(server)?;
     parts.check_mounted(server)?;
     let _locks = match args.dry_run {
@@ -91,21 +92,17 @@ fn delete(
         .map_err(|error| error.to_string())
 }
 
-fn retention(args: &DeleteWalsArgs) -> Result<Retention, String> {
-    if let Some(text) = &args.before {
-        let name = WalName::parse(text).ok();
-        return name
-            .filter(|name| name.kind() == WalKind::Segment)
-            .map(Retention::Before)
-            .ok_or_else(|| format!("\"{text}\" is not the name of a WAL segment"));
-    }
-    if let Some(age) = args.older_than {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_s = now.unwrap_or_default().as_secs_f64();
-        return Ok(Retention::Since(now_s - age.as_secs_f64()));
-    }
+fn retention(args: &DeleteWalsArgs) -> Retention {
     // The command line has one of the three.
-    Ok(Retention::KeepSize(args.keep_size.unwrap_or(u64::MAX)))
+    match (&args.before, args.older_than) {
+        (Some(name), _) => Retention::Before(name.clone()),
+        (None, Some(age)) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now_s = now.unwrap_or_default().as_secs_f64();
+            Retention::Since(now_s - age.as_secs_f64())
+        }
+        (None, None) => Retention::KeepSize(args.keep_size.unwrap_or(u64::MAX)),
+    }
 }
 
 /// The locks that Barman's `delete` takes, so that no base backup begins meanwhile, and that of

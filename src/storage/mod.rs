@@ -25,10 +25,13 @@ use std::path::PathBuf;
 pub use local::Local;
 pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
-pub use save::{Archive, SaveError, SaveReport, SetAside, SourceKeeper, Validation, WalFile};
+pub use save::{
+    Archive, Comparison, Difference, Likeness, SaveError, SaveReport, SetAside, SourceKeeper,
+    Validation, WalFile,
+};
 
 use crate::catalog::{
-    ArchiveContents, Catalog, CatalogError, InvalidLine, RebuildCounts, WalFileInfo,
+    ArchiveContents, Catalog, CatalogError, Entry, InvalidLine, RebuildCounts, WalFileInfo,
     modification_time_s,
 };
 use crate::codec::Encoding;
@@ -212,4 +215,13 @@ pub fn visit_listed(
     visit: &mut dyn FnMut(Result<WalFileInfo, InvalidLine>) -> ControlFlow<()>,
 ) -> Result<(), CatalogError> {
     catalog.visit(&Contents(storage), visit)
+}
+
+/// Lists files that are durable in a storage, unless they are listed already.
+pub fn add_listed(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+    entries: Vec<Entry>,
+) -> Result<(), CatalogError> {
+    catalog.append(entries, catalog.state(), &Contents(storage))
 }

@@ -11,7 +11,7 @@ pub const PAGE_SIZE_MAX_BYTES: usize = 64 << 10;
 /// number, flags, timeline, address.
 const HEADER_SIZE_BYTES: usize = 16;
 
-const ZEROS: [u8; PAGE_SIZE_MAX_BYTES] = [0; PAGE_SIZE_MAX_BYTES];
+static ZEROS: [u8; PAGE_SIZE_MAX_BYTES] = [0; PAGE_SIZE_MAX_BYTES];
 
 /// Why a page cannot be where it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -15,6 +15,9 @@
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
+//! | `retention` | what does `delete-wals` take, what does it leave, and what if it is killed? |
+//! | `inspection` | do `list-wals`, `verify-wals` and `check-wal-archive` see what is there, damaged, missing? |
+//! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -39,8 +42,11 @@ mod errors_directory;
 mod faults;
 mod harness;
 mod hooks;
+mod inspection;
+mod outcasts;
 mod process;
 mod readme;
+mod retention;
 mod side_by_side;
 mod support;
 mod validation;

@@ -342,7 +342,7 @@ fn a_file_that_cannot_be_deleted_stays_listed_and_stops_no_other() {
     let path = home
         .storage()
         .location(&WalName::parse("000000010000000000000001").unwrap());
-    fs::remove_file(&path).unwrap();
+    crate::durable::remove(Path::new(&path)).unwrap();
     fs::create_dir(&path).unwrap();
     let plan = home.plan(&before("000000010000000000000003"), &[]);
     let report = home.run(&plan, &AtomicBool::new(false));
