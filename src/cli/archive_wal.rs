@@ -50,8 +50,8 @@ pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, ou
 
 /// What a server's archive is made of, apart from what encodes and runs.
 pub(super) struct Parts {
-    storage: Local,
-    catalog: Catalog,
+    pub(super) storage: Local,
+    pub(super) catalog: Catalog,
 }
 
 impl Parts {
@@ -72,7 +72,7 @@ impl Parts {
 
     /// An archive that has gone while xlogdb lists it is a file system that is not mounted: nothing
     /// must be put in its place.
-    fn check_mounted(&self, server: &ServerConfig) -> Result<(), String> {
+    pub(super) fn check_mounted(&self, server: &ServerConfig) -> Result<(), String> {
         let WalsDirectory::Local(root) = &server.wals_directory else {
             return Ok(());
         };
@@ -222,15 +222,35 @@ fn archive_one(
 
 /// Takes the lock that keeps every other archiver of this server away.
 fn lock(server: &ServerConfig, wait: Wait) -> Result<Option<LockFile>, String> {
+    lock_task(server, "archive-wal", wait)
+}
+
+/// Takes the lock of one of a server's tasks, in walarch and in Barman. `None` if it is busy.
+pub(super) fn lock_task(
+    server: &ServerConfig,
+    task: &str,
+    wait: Wait,
+) -> Result<Option<LockFile>, String> {
     let path = server
         .lock_directory
-        .join(format!(".{}-archive-wal.lock", server.name));
+        .join(format!(".{}-{task}.lock", server.name));
     LockFile::acquire(&path, wait)
         .map_err(|error| format!("cannot lock {}: {error}", path.display()))
 }
 
-/// Puts the archive together and lets `work` use it. A request to stop raises the archive's flag; a
-/// second one ends the process at once, which loses nothing either.
+/// A flag that a request to stop raises; a second request ends the process at once, which loses
+/// nothing either.
+pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| format!("cannot watch for signals: {error}"))?;
+    }
+    Ok(stop)
+}
+
+/// Puts the archive together and lets `work` use it. A request to stop raises the archive's flag.
 fn with_archive(
     server: &ServerConfig,
     configuration_path: &Path,
@@ -244,12 +264,7 @@ fn with_archive(
     }
     let decoder = Decoder::new(server);
     let recognition = Recognition::new(server);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| format!("cannot watch for signals: {error}"))?;
-    }
+    let stop = stop_on_signals()?;
     let hooks = Hooks::new(server, configuration_path, &stop);
     let storage: &dyn WalStorageStrategy = &parts.storage;
     work(&Archive {
@@ -266,7 +281,7 @@ fn with_archive(
     Ok(())
 }
 
-fn validation(server: &ServerConfig) -> Validation {
+pub(super) fn validation(server: &ServerConfig) -> Validation {
     let system_identifier = archiver::system_identifier(&server.backup_directory);
     if let Err(error) = &system_identifier {
         tracing::warn!("{error}; WAL is not checked against it");
@@ -276,7 +291,7 @@ fn validation(server: &ServerConfig) -> Validation {
     }
 }
 
-fn jobs(server: &ServerConfig) -> NonZeroUsize {
+pub(super) fn jobs(server: &ServerConfig) -> NonZeroUsize {
     let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     server.own.jobs.unwrap_or_else(cores)
 }

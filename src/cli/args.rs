@@ -5,6 +5,12 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::check_wal_archive::CheckWalArchiveArgs;
+use super::delete_wals::DeleteWalsArgs;
+use super::errors::ErrorsArgs;
+use super::list_wals::ListWalsArgs;
+use super::verify_wals::VerifyWalsArgs;
+
 /// Archives PostgreSQL's write-ahead log: a fast, crash-safe drop-in for the WAL half of Barman
 ///
 /// walarch reads the same barman.conf and works in the same home as Barman 3.19, before, after and
@@ -163,6 +169,26 @@ pub(super) enum Command {
         #[arg(value_name = "SERVER", required = true)]
         server_names: Vec<String>,
     },
+
+    /// Delete old WAL from the archive
+    ///
+    /// Everything before one position goes, so that no gap comes about. What a base backup of this
+    /// home needs stays, and so do the newest segment and every history file that is still of use.
+    DeleteWals(DeleteWalsArgs),
+
+    /// List the archived WAL files
+    ListWals(ListWalsArgs),
+
+    /// Read the whole archive and report damaged and missing WAL files
+    ///
+    /// Exit code 0: every file can be restored, and none is missing in between.
+    VerifyWals(VerifyWalsArgs),
+
+    /// Check that the archive can be used for a new server: that it is empty
+    CheckWalArchive(CheckWalArchiveArgs),
+
+    /// Tell what lies in the errors directory and why
+    Errors(ErrorsArgs),
 
     /// List the configured servers
     #[command(alias = "list-server")]

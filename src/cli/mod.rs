@@ -3,15 +3,20 @@
 mod archive_wal;
 mod args;
 mod check;
+mod check_wal_archive;
 mod cron;
 mod detach;
+mod delete_wals;
+mod errors;
 mod exit_code;
 mod generate;
 mod inquiry;
+mod list_wals;
 mod log;
 mod output;
 mod privileges;
 mod processes;
+mod progress;
 mod rebuild_xlogdb;
 mod receive_wal;
 mod redact;
@@ -22,6 +27,7 @@ mod service;
 mod show;
 mod status;
 mod switch_wal;
+mod verify_wals;
 
 use std::ffi::OsString;
 use std::process;
@@ -115,6 +121,11 @@ fn run_configured(args: &Args, command: &Command, config: Config, output: &Outpu
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
         }
+        Command::DeleteWals(args) => delete_wals::run(config, args, output),
+        Command::ListWals(args) => list_wals::run(config, args, output),
+        Command::VerifyWals(args) => verify_wals::run(config, args, output),
+        Command::CheckWalArchive(args) => check_wal_archive::run(config, args, output),
+        Command::Errors(args) => errors::run(config, args, output),
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
         Command::ReceiveWal(args) => receive_wal::run(config, args, output),

@@ -23,6 +23,8 @@ pub(super) struct Output {
     for_nagios: Cell<bool>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
+    /// What has been printed of that object already, and what is about to be.
+    streamed: RefCell<Option<String>>,
     /// What must step aside while a line is printed.
     progress: RefCell<Option<ProgressBar>>,
 }
@@ -42,6 +44,7 @@ impl Output {
             failed: Cell::new(false),
             for_nagios: Cell::new(false),
             json: RefCell::default(),
+            streamed: RefCell::default(),
             progress: RefCell::default(),
         }
     }
@@ -136,6 +139,39 @@ impl Output {
         self.json.borrow_mut().insert(key.to_owned(), value);
     }
 
+    /// Begins a JSON object under `key` with a list in it that may be too long to be held in memory.
+    /// Every [`element`](Self::element) is for that list until [`end_list`](Self::end_list).
+    pub(super) fn begin_list(&self, key: &str, list: &str) {
+        self.stream(&format!("{{{}: {{{}: [", json!(key), json!(list)));
+    }
+
+    /// Adds an element to the list; `is_first` tells that there is none before it.
+    pub(super) fn element(&self, is_first: bool, value: &Value) {
+        self.stream(if is_first { "" } else { ", " });
+        self.stream(&python_json(value));
+    }
+
+    /// Ends the list; `rest` are the other members of the object around it.
+    pub(super) fn end_list(&self, rest: Map<String, Value>) {
+        let rest = python_json(&Value::from(rest));
+        match rest.strip_prefix('{').filter(|rest| *rest != "}") {
+            Some(members) => self.stream(&format!("], {members}")),
+            None => self.stream("]}"),
+        }
+    }
+
+    fn stream(&self, text: &str) {
+        let mut streamed = self.streamed.borrow_mut();
+        let pending = streamed.get_or_insert_default();
+        pending.push_str(text);
+        if pending.len() >= STREAM_SIZE_BYTES && !self.quiet {
+            let _ = io::stdout().write_all(pending.as_bytes());
+        }
+        if pending.len() >= STREAM_SIZE_BYTES {
+            pending.clear();
+        }
+    }
+
     /// Lets lines and a progress bar share a terminal.
     pub(super) fn set_progress(&self, bar: Option<ProgressBar>) {
         *self.progress.borrow_mut() = bar;
@@ -144,12 +180,16 @@ impl Output {
     /// Prints what was collected and says how it all ended.
     pub(super) fn close(self) -> ExitCode {
         if self.is_json() && !self.quiet && !self.for_nagios.get() {
-            let mut text = Vec::new();
-            let mut serializer = serde_json::Serializer::with_formatter(&mut text, PythonStyle);
-            // Strings, lists and maps always serialise.
-            let _ = self.json.borrow().serialize(&mut serializer);
+            let mut text = python_json(&Value::from(self.json.take()));
+            if let Some(pending) = self.streamed.take() {
+                // What was streamed is the beginning of the same object.
+                text = match text.strip_prefix('{').filter(|rest| *rest != "}") {
+                    Some(members) => format!("{pending}, {members}"),
+                    None => format!("{pending}}}"),
+                };
+            }
             let _ = io::stdout()
-                .write_all(&text)
+                .write_all(text.as_bytes())
                 .and_then(|()| io::stdout().flush());
         }
         match (self.failed.get(), self.for_nagios.get()) {
@@ -192,6 +232,17 @@ impl Output {
             None => print(),
         }
     }
+}
+
+/// How much of a streamed list is collected before it is printed.
+const STREAM_SIZE_BYTES: usize = 64 << 10;
+
+fn python_json(value: &Value) -> String {
+    let mut text = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, PythonStyle);
+    // Strings, lists and maps always serialise, to text.
+    let _ = value.serialize(&mut serializer);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// JSON with the blanks that Barman's has, for scripts that grep in it.

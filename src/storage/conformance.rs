@@ -166,6 +166,13 @@ fn files_are_listed_in_barmans_order(bench: &Bench<'_>) {
         bench.save(name, name.as_bytes());
     }
     assert_eq!(bench.listed(), names);
+    let mut only_names = Vec::new();
+    let mut visit = |name: WalName| {
+        only_names.push(name.to_string());
+        Ok(())
+    };
+    bench.storage.list_names(&mut visit).unwrap();
+    assert_eq!(only_names, names);
 }
 
 /// Writes down what it is told, and refuses one file.

@@ -132,11 +132,36 @@ impl Local {
         })
     }
 
-    /// Passes the WAL files among the entries of a hash directory to `visit`.
-    fn list_directory(
+    /// Passes name and path of every WAL file to `visit`, in the order of [`Self::list`].
+    fn walk(
         &self,
+        visit: &mut dyn FnMut(WalName, &Path) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        for entry in sorted_names(&self.root).map_err(Self::error("read", &self.root))? {
+            let path = self.root.join(&entry);
+            let text = entry.to_string_lossy();
+            let walked = if path.is_dir() {
+                Self::walk_directory(&path, visit)
+            } else if text.starts_with(&self.xlogdb_name) {
+                Ok(())
+            } else {
+                match WalName::parse(&text) {
+                    Ok(name) if name.hash_directory().is_none() => visit(name, &path),
+                    _ => {
+                        tracing::warn!("unexpected file in the WAL archive: {}", path.display());
+                        Ok(())
+                    }
+                }
+            };
+            walked.map_err(Self::error("read", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Passes the WAL files among the entries of a hash directory to `visit`.
+    fn walk_directory(
         directory: &Path,
-        visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+        visit: &mut dyn FnMut(WalName, &Path) -> io::Result<()>,
     ) -> io::Result<()> {
         for entry in sorted_names(directory)? {
             let path = directory.join(&entry);
@@ -148,7 +173,7 @@ impl Local {
                         path.display()
                     );
                 }
-                Some(name) => self.visit_file(name, &path, visit)?,
+                Some(name) => visit(name, &path)?,
                 None => tracing::warn!("unexpected file in the WAL archive: {}", path.display()),
             }
         }
@@ -282,27 +307,20 @@ impl WalStorageStrategy for Local {
         &self,
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        for entry in sorted_names(&self.root).map_err(Self::error("read", &self.root))? {
-            let path = self.root.join(&entry);
-            let text = entry.to_string_lossy();
-            let listed = if path.is_dir() {
-                self.list_directory(&path, visit)
-            } else if text.starts_with(&self.xlogdb_name) {
-                Ok(())
-            } else {
-                match WalName::parse(&text) {
-                    Ok(name) if name.hash_directory().is_none() => {
-                        self.visit_file(name, &path, visit)
-                    }
-                    _ => {
-                        tracing::warn!("unexpected file in the WAL archive: {}", path.display());
-                        Ok(())
-                    }
-                }
-            };
-            listed.map_err(Self::error("read", &path))?;
-        }
-        Ok(())
+        self.walk(&mut |name, path| self.visit_file(name, path, visit))
+    }
+
+    fn list_names(
+        &self,
+        visit: &mut dyn FnMut(WalName) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.walk(&mut |name, path| {
+            if path == self.path(&name) {
+                return visit(name);
+            }
+            tracing::warn!("{} is in the wrong directory", path.display());
+            Ok(())
+        })
     }
 
     fn delete(

@@ -8,22 +8,31 @@ mod conformance;
 mod local;
 #[cfg(test)]
 mod memory;
+mod plain;
 mod recognition;
+pub mod retention;
 mod save;
+pub mod verify;
 
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 pub use local::Local;
+pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
-pub use save::{Archive, SaveError, SaveReport, SetAside, SourceKeeper, Validation, WalFile};
+pub use save::{
+    Archive, Comparison, Difference, Likeness, SaveError, SaveReport, SetAside, SourceKeeper,
+    Validation, WalFile,
+};
 
 use crate::catalog::{
-    ArchiveContents, Catalog, CatalogError, RebuildCounts, WalFileInfo, modification_time_s,
+    ArchiveContents, Catalog, CatalogError, Entry, InvalidLine, RebuildCounts, WalFileInfo,
+    modification_time_s,
 };
 use crate::codec::Encoding;
 use crate::config::Compression;
@@ -126,6 +135,13 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 
+    /// Passes the name of every file that [`find`](Self::find) would find to `visit`, in the order
+    /// of [`list`](Self::list), without a look at the files themselves.
+    fn list_names(
+        &self,
+        visit: &mut dyn FnMut(WalName) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
     /// Deletes files and returns the names of those that are gone, durably.
     ///
     /// `around` is told of every file before and after. Where all files of a directory go, they go
@@ -190,4 +206,22 @@ pub fn rebuild(
     storage: &dyn WalStorageStrategy,
 ) -> Result<RebuildCounts, CatalogError> {
     catalog.rebuild(&Contents(storage))
+}
+
+/// Passes what is listed to `visit`, see [`Catalog::visit`].
+pub fn visit_listed(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+    visit: &mut dyn FnMut(Result<WalFileInfo, InvalidLine>) -> ControlFlow<()>,
+) -> Result<(), CatalogError> {
+    catalog.visit(&Contents(storage), visit)
+}
+
+/// Lists files that are durable in a storage, unless they are listed already.
+pub fn add_listed(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+    entries: Vec<Entry>,
+) -> Result<(), CatalogError> {
+    catalog.append(entries, catalog.state(), &Contents(storage))
 }

@@ -22,6 +22,9 @@
 //! | `unattended` | does a crontab line alone keep WAL flowing, whatever is killed? |
 //! | `processes` | what do `list-processes` and `terminate-process` find and end? |
 //! | `switch_wal`, `replication_status` | do they do and print what Barman's do? |
+//! | `retention` | what does `delete-wals` take, what does it leave, and what if it is killed? |
+//! | `inspection` | do `list-wals`, `verify-wals` and `check-wal-archive` see what is there, damaged, missing? |
+//! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -48,11 +51,14 @@ mod errors_directory;
 mod faults;
 mod harness;
 mod hooks;
+mod inspection;
+mod outcasts;
 mod process;
 mod processes;
 mod readme;
 mod receive;
 mod replication_status;
+mod retention;
 mod side_by_side;
 mod status;
 mod support;

@@ -13,7 +13,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::prepare::{Likeness, Prepared};
+use super::compare::Likeness;
+use super::prepare::Prepared;
 use super::{Archive, SaveError, SetAside, SourceKeeper, WalFile};
 use crate::catalog::{CatalogState, Entry, WalFileInfo};
 use crate::durable::{Identity, Publication};
@@ -170,7 +171,7 @@ impl Archive<'_> {
         // Somebody was faster than us since we looked, or it is something that cannot be read.
         match self.storage.find(&wal.name) {
             Ok(Some(stored)) => {
-                let likeness = self.compare(&source, &stored)?;
+                let likeness = self.comparison().compare(&source, &stored)?;
                 self.settle(wal, stored, likeness, source, keeper, group)
             }
             Ok(None) => {

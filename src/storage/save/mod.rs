@@ -24,6 +24,7 @@ use crate::hooks::{Hooks, Refusal, Subject, Work};
 use crate::observe::{Event, Observer};
 use crate::wal::WalName;
 use commit::FileResult;
+pub use compare::{Comparison, Difference, Likeness};
 pub use error::SaveError;
 use error::source_error;
 use pool::Permits;
@@ -124,6 +125,15 @@ pub struct Validation {
 }
 
 impl Archive<'_> {
+    fn comparison(&self) -> Comparison<'_> {
+        Comparison {
+            storage: self.storage,
+            decoder: self.decoder,
+            recognition: self.recognition,
+            validation: self.validation,
+        }
+    }
+
     /// Archives `files` in their order, at most `limit` of them; a file that fails does not count.
     ///
     /// Every failure goes to the observer. A failure that concerns one file alone leaves that file
