@@ -41,5 +41,6 @@ pub mod durable;
 pub mod hooks;
 pub mod observe;
 pub mod postgres;
+pub mod shipping;
 pub mod storage;
 pub mod wal;
