@@ -12,6 +12,8 @@ pub enum ExitCode {
     Failure,
     /// The command line makes no sense.
     Usage,
+    /// Something failed, with a status that the command's contract gives a meaning of its own.
+    Status(u8),
 }
 
 impl From<ExitCode> for process::ExitCode {
@@ -20,6 +22,7 @@ impl From<ExitCode> for process::ExitCode {
             ExitCode::Success => 0,
             ExitCode::Failure => 1,
             ExitCode::Usage => 2,
+            ExitCode::Status(status) => status,
         })
     }
 }

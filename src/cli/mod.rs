@@ -5,11 +5,14 @@ mod args;
 mod check;
 mod cron;
 mod exit_code;
+mod forced_command;
 mod generate;
 mod log;
 mod output;
+mod personality;
 mod privileges;
 mod processes;
+mod put_wal;
 mod rebuild_xlogdb;
 mod receive_wal;
 mod redact;
@@ -19,21 +22,23 @@ mod servers;
 mod show;
 mod status;
 mod switch_wal;
+mod wal_archive;
 
+use std::env;
 use std::ffi::OsString;
 use std::process;
 
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, ConfigError, ConfigFile};
-use args::{Args, Command};
+use args::{Args, Command, PutWalArgs};
 pub use exit_code::ExitCode;
 use output::Output;
 use privileges::UserRule;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    match Args::try_parse() {
+    match Args::try_parse_from(personality::command_line(env::args_os())) {
         Ok(args) => run(args, privileges::become_user).into(),
         Err(error) => explain(&error).into(),
     }
@@ -43,7 +48,7 @@ pub fn main() -> process::ExitCode {
 ///
 /// For programs that embed walarch. They must run as the configured `barman_user` already.
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Args::try_parse_from(command_line) {
+    match Args::try_parse_from(personality::command_line(command_line)) {
         Ok(args) => run(args, privileges::must_be_user),
         Err(error) => explain(&error),
     }
@@ -68,6 +73,18 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
         Some(Command::Man { command }) => {
             generate::man(command.as_deref(), Args::command(), &output);
         }
+        Some(Command::WalArchive(args)) => wal_archive::run(args, &output),
+        Some(Command::PutWal(PutWalArgs {
+            forced_command: Some(servers),
+            ..
+        })) => match forced_command::allowed(&args, servers) {
+            Ok(allowed) => return run(allowed, user_rule),
+            Err(refusal) => {
+                // For the log: whoever tries keys should leave a trace.
+                let _ = configure(&args, user_rule);
+                output.error_with_code(ExitCode::Usage, &refusal);
+            }
+        },
         Some(command) => match configure(&args, user_rule) {
             Ok(config) => run_configured(command, config, &output),
             Err(message) => output.error(&message),
@@ -97,6 +114,7 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         } => {
             archive_wal::run(config, server_name, wal_path.as_deref(), output);
         }
+        Command::PutWal(args) => put_wal::run(config, args, output),
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
         }
@@ -116,6 +134,6 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         Command::TerminateProcess { server_name, task } => {
             processes::terminate(config, server_name, task, output);
         }
-        Command::Completion { .. } | Command::Man { .. } => {}
+        Command::Completion { .. } | Command::Man { .. } | Command::WalArchive(_) => {}
     }
 }

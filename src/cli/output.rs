@@ -18,7 +18,8 @@ pub(super) struct Output {
     quiet: bool,
     debug: bool,
     colored: bool,
-    failed: Cell<bool>,
+    /// How it will end, if not well.
+    failure: Cell<Option<ExitCode>>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
     /// What must step aside while a line is printed.
@@ -37,7 +38,7 @@ impl Output {
             quiet: args.quiet,
             debug: args.debug,
             colored,
-            failed: Cell::new(false),
+            failure: Cell::new(None),
             json: RefCell::default(),
             progress: RefCell::default(),
         }
@@ -75,8 +76,20 @@ impl Output {
     /// Something failed, so that the exit code cannot be 0 any more.
     pub(super) fn error(&self, message: &str) {
         tracing::error!("{message}");
-        self.failed.set(true);
+        self.failure
+            .set(self.failure.get().or(Some(ExitCode::Failure)));
         self.message("_ERROR", "ERROR: ", Some(AnsiColor::Red), message);
+    }
+
+    /// An error that decides the exit code.
+    pub(super) fn error_with_code(&self, code: ExitCode, message: &str) {
+        self.set_code(code);
+        self.error(message);
+    }
+
+    /// Decides the exit code without a word: somebody else has said why.
+    pub(super) fn set_code(&self, code: ExitCode) {
+        self.failure.set(Some(code));
     }
 
     /// An error with what the operator can do about it.
@@ -118,11 +131,7 @@ impl Output {
                 .write_all(&text)
                 .and_then(|()| io::stdout().flush());
         }
-        if self.failed.get() {
-            ExitCode::Failure
-        } else {
-            ExitCode::Success
-        }
+        self.failure.get().unwrap_or(ExitCode::Success)
     }
 
     fn message(&self, key: &str, prefix: &str, color: Option<AnsiColor>, message: &str) {

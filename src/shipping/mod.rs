@@ -8,6 +8,21 @@
 //!
 //! Either end may be Barman's.
 
+mod checksum;
+mod existing;
+mod members;
+mod patience;
+mod receive;
+mod receive_error;
+mod request;
+mod send;
 mod ssh;
+mod sweep;
 
+pub use checksum::Algorithm;
+pub use patience::PatientReader;
+pub use receive::{Inbox, Notice};
+pub use receive_error::ReceiveError;
+pub use request::{Refusal, Request};
+pub use send::{SendError, Sending};
 pub use ssh::BackupHost;
