@@ -110,6 +110,7 @@ pub(super) enum Command {
     /// 'walarch wal-archive BARMAN_HOST SERVER %p' runs `barman put-wal SERVER` on the backup host. Under the name
     /// barman-wal-archive the program is this command. Exit codes: 0 the file is durable there, 2 a
     /// failure on this host, 3 a failure of the connection, else that of the remote command.
+    #[command(version, disable_version_flag = true, args_override_self = true)]
     WalArchive(WalArchiveArgs),
 
     /// Receive a server's WAL by streaming replication, or set that up

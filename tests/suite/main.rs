@@ -10,6 +10,10 @@
 //! | `errors_directory` | does everything that is set aside arrive, and nothing else? |
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
+//! | `put_wal` | is what arrives by tar stored safely, and everything else refused? |
+//! | `put_wal_faults` | what if put-wal is killed, or a call fails, at any point? |
+//! | `wal_archive` | over a real sshd: our client and Barman's, to our put-wal and Barman's |
+//! | `forced_command` | can the holder of a key do what it is for, and nothing else? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
@@ -37,11 +41,15 @@ mod command_mode;
 mod config;
 mod errors_directory;
 mod faults;
+mod forced_command;
 mod harness;
 mod hooks;
 mod process;
+mod put_wal;
+mod put_wal_faults;
 mod readme;
 mod side_by_side;
 mod support;
 mod validation;
+mod wal_archive;
 mod xlogdb;
