@@ -500,11 +500,7 @@ fn servers_are_chosen_as_barman_chooses_them() {
         ("idle", &[("active", "off")]),
         (
             "wrong",
-            &[
-                ("archiver", "off"),
-                ("streaming_archiver", "on"),
-                ("slot_name", ""),
-            ],
+            &[("streaming_wals_directory", "{root}/home/wrong/incoming")],
         ),
     ];
     for arguments in [
