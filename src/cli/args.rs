@@ -152,6 +152,15 @@ pub(super) enum Command {
         task: String,
     },
 
+    /// Give a WAL file back, for use as PostgreSQL's restore_command
+    ///
+    /// The file is looked for in the archive, incoming and streaming, decoded and checked, and written to standard
+    /// output, which carries nothing else, or into a directory, where it appears whole or not at all.
+    ///
+    /// Exit codes: 0 delivered, 1 not found, 2 usage, 3 no name of a WAL file or output not writable, 4 found but
+    /// damaged, unreadable or undecryptable, 5 configuration, 6 storage not reachable.
+    GetWal(GetWalArgs),
+
     /// Write xlogdb anew from what is in the archive
     RebuildXlogdb {
         /// The servers, or 'all'
@@ -188,6 +197,61 @@ pub(super) enum Command {
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
+}
+
+impl Command {
+    /// Whether standard output carries a WAL file.
+    pub(super) fn writes_wal(&self) -> bool {
+        match self {
+            Command::GetWal(args) => {
+                !args.test && args.peek.is_none() && args.output_directory.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether somebody who restores has to tell a mistake in the configuration from a file that is not there.
+    pub(super) fn restores(&self) -> bool {
+        matches!(self, Command::GetWal(_))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct GetWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    pub(super) server_name: String,
+    /// The WAL file
+    #[arg(value_name = "WAL_NAME")]
+    pub(super) wal_name: String,
+    /// Put the file into this directory, under its name
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(super) output_directory: Option<PathBuf>,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    pub(super) partial: bool,
+    /// Compress the output with gzip [aliases of -z: -x]
+    #[arg(short = 'z', short_alias = 'x', long, overrides_with = "bzip2")]
+    pub(super) gzip: bool,
+    /// Compress the output with bzip2
+    #[arg(short = 'j', long, overrides_with = "gzip")]
+    pub(super) bzip2: bool,
+    /// Leave the compression as it is in the archive
+    #[arg(long)]
+    pub(super) keep_compression: bool,
+    /// List up to SIZE names that are there, from WAL_NAME on, instead of delivering anything
+    #[arg(short, long, value_name = "SIZE", value_parser = positive)]
+    pub(super) peek: Option<usize>,
+    /// Only say whether WAL can be retrieved from the server; WAL_NAME is ignored
+    #[arg(short, long)]
+    pub(super) test: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}' is not a valid positive integer")),
+        Ok(number) => Ok(number),
+    }
 }
 
 #[derive(Debug, clap::Args)]

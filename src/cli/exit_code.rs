@@ -12,6 +12,14 @@ pub enum ExitCode {
     Failure,
     /// The command line makes no sense.
     Usage,
+    /// `get-wal` only, as Barman's: no WAL file can have that name, or the output cannot be written.
+    Unwritable,
+    /// `get-wal` only: the file is there and damaged, or cannot be read or decrypted.
+    Damaged,
+    /// `get-wal` only: the configuration, or a program that it names, is at fault.
+    Configuration,
+    /// `get-wal` only: the storage does not answer.
+    Connection,
 }
 
 impl From<ExitCode> for process::ExitCode {
@@ -20,6 +28,10 @@ impl From<ExitCode> for process::ExitCode {
             ExitCode::Success => 0,
             ExitCode::Failure => 1,
             ExitCode::Usage => 2,
+            ExitCode::Unwritable => 3,
+            ExitCode::Damaged => 4,
+            ExitCode::Configuration => 5,
+            ExitCode::Connection => 6,
         })
     }
 }

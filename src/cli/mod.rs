@@ -6,6 +6,7 @@ mod check;
 mod cron;
 mod exit_code;
 mod generate;
+mod get_wal;
 mod log;
 mod output;
 mod privileges;
@@ -70,7 +71,12 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
         }
         Some(command) => match configure(&args, user_rule) {
             Ok(config) => run_configured(command, config, &output),
-            Err(message) => output.error(&message),
+            Err(message) => {
+                output.error(&message);
+                if command.restores() {
+                    output.exit_with(ExitCode::Configuration);
+                }
+            }
         },
     }
     output.close()
@@ -97,6 +103,7 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         } => {
             archive_wal::run(config, server_name, wal_path.as_deref(), output);
         }
+        Command::GetWal(args) => get_wal::run(config, args, output),
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
         }

@@ -142,11 +142,17 @@ impl Temporary {
     }
 
     /// Gives the file its final name, replacing what is there, and makes that durable.
-    pub fn replace(mut self, goal: &Path) -> io::Result<()> {
+    pub fn replace(self, goal: &Path) -> io::Result<()> {
+        self.rename(goal)?;
+        super::directory::sync_parent(goal)
+    }
+
+    /// Gives the file its final name, replacing what is there; nothing is made durable.
+    pub fn rename(mut self, goal: &Path) -> io::Result<()> {
         self.check()?;
         fs::rename(&self.path, goal)?;
         self.gone = true;
-        super::directory::sync_parent(goal)
+        Ok(())
     }
 
     /// Locks keep other processes away from the temporary name; but two that do not agree on the
