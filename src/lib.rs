@@ -45,5 +45,6 @@ pub mod hooks;
 pub mod observe;
 pub mod postgres;
 pub mod restore;
+pub mod shipping;
 pub mod storage;
 pub mod wal;

@@ -1,0 +1,13 @@
+//! WAL that travels between a database host and a backup host, over ssh.
+//!
+//! ```text
+//! database host                                   backup host
+//! wal-archive  --- tar, checksums at its end -->  put-wal      stores into incoming
+//! wal-restore  <-- the bytes of one file -------  get-wal
+//! ```
+//!
+//! Either end may be Barman's.
+
+mod ssh;
+
+pub use ssh::BackupHost;
