@@ -12,6 +12,8 @@ pub enum ExitCode {
     Failure,
     /// The command line makes no sense.
     Usage,
+    /// Something failed, with a status that the command's contract gives a meaning of its own.
+    Status(u8),
     /// `get-wal` only, as Barman's: no WAL file can have that name, or the output cannot be written.
     Unwritable,
     /// `get-wal` only: the file is there and damaged, or cannot be read or decrypted.
@@ -28,6 +30,7 @@ impl From<ExitCode> for process::ExitCode {
             ExitCode::Success => 0,
             ExitCode::Failure => 1,
             ExitCode::Usage => 2,
+            ExitCode::Status(status) => status,
             ExitCode::Unwritable => 3,
             ExitCode::Damaged => 4,
             ExitCode::Configuration => 5,

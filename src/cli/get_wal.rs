@@ -202,6 +202,7 @@ pub(super) fn report(error: &RestoreError, requester: &str, output: &Output) {
         Trouble::Configuration => ExitCode::Configuration,
         Trouble::Connection => ExitCode::Connection,
         Trouble::Outlet => ExitCode::Unwritable,
+        Trouble::Remote(status) => ExitCode::Status(status),
     });
 }
 

@@ -78,6 +78,11 @@ impl Output {
         self.message("_WARNING", "WARNING: ", Some(AnsiColor::Yellow), message);
     }
 
+    /// A line on standard error, whatever was asked for.
+    pub(super) fn note(&self, message: &str) {
+        self.print(&mut io::stderr(), message);
+    }
+
     /// Something failed, so that the exit code cannot be 0 any more.
     pub(super) fn error(&self, message: &str) {
         tracing::error!("{message}");

@@ -190,6 +190,15 @@ fn without_leftover<T>(path: &Path, operation: impl Fn() -> io::Result<T>) -> io
     }
 }
 
+/// Gives a file another name, replacing what is there; with `durably` the name outlasts a crash.
+pub fn move_file(source: &Path, goal: &Path, durably: bool) -> io::Result<()> {
+    fs::rename(source, goal)?;
+    match durably {
+        true => super::directory::sync_parent(goal),
+        false => Ok(()),
+    }
+}
+
 /// Gives a file the modification time, the mode and, as root, the owner of another one.
 pub fn keep_attributes(file: &File, like: &Metadata) -> io::Result<()> {
     if geteuid().is_root() {

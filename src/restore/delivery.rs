@@ -17,7 +17,14 @@ pub(super) struct Delivery<'a> {
     pub(super) is_spoiled: bool,
 }
 
-impl Delivery<'_> {
+impl<'a> Delivery<'a> {
+    pub(super) fn new(outlet: &'a mut dyn Outlet) -> Self {
+        Delivery {
+            outlet,
+            is_spoiled: false,
+        }
+    }
+
     fn failed(&self, source: io::Error) -> RestoreError {
         RestoreError::Outlet {
             location: self.outlet.location(),

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::codec::CodecError;
+use crate::shipping::FetchError;
 use crate::storage::StorageError;
 use crate::wal::{WalFault, WalName};
 
@@ -75,6 +76,9 @@ pub enum RestoreError {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The backup host did not deliver.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The bytes cannot be put where they were asked for.
     #[error("cannot write {location}: {source}")]
     Outlet {
@@ -102,8 +106,10 @@ pub enum Trouble {
     Damage,
     /// The configuration, or a program it names, is at fault.
     Configuration,
-    /// The storage does not answer.
+    /// The storage, or the backup host, does not answer.
     Connection,
+    /// The command on the backup host ended with this status.
+    Remote(u8),
     /// The bytes cannot be put where they were asked for.
     Outlet,
 }
@@ -122,6 +128,11 @@ impl RestoreError {
                 Trouble::Connection
             }
             RestoreError::Storage(_) => Trouble::Damage,
+            RestoreError::Fetch(FetchError::Remote { status, .. }) => match status {
+                1 => Trouble::Absent,
+                _ => Trouble::Remote(*status),
+            },
+            RestoreError::Fetch(_) => Trouble::Connection,
             RestoreError::Decoder { .. } | RestoreError::Encoder { .. } => Trouble::Configuration,
             RestoreError::Outlet { .. } => Trouble::Outlet,
         }
@@ -130,7 +141,7 @@ impl RestoreError {
     /// What the operator can do about it; `None` where the text says it already.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            RestoreError::NotFound { .. } => return None,
+            RestoreError::NotFound { .. } | RestoreError::Fetch(_) => return None,
             RestoreError::Damaged { .. } => {
                 "nothing was delivered; if another copy exists, put it in the place of this one"
             }
@@ -170,7 +181,10 @@ impl RestoreError {
     ) -> Self {
         let location = location.to_owned();
         match error {
-            CodecError::ReadSource(source) => RestoreError::Unreadable { location, source },
+            CodecError::ReadSource(source) => match source.downcast() {
+                Ok(fetch) => RestoreError::Fetch(fetch),
+                Err(source) => RestoreError::Unreadable { location, source },
+            },
             source @ CodecError::CommandFailed { .. } if is_locked && is_gpg(&source) => {
                 RestoreError::NoPassphrase {
                     name: name.clone(),

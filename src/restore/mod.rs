@@ -18,9 +18,22 @@ mod outlet;
 mod peek;
 mod places;
 mod plain;
+mod plan;
+mod prefetch;
+mod recovery;
+mod remote;
 mod retrieve;
+mod source;
+mod spool;
 
 pub use checked::Validation;
 pub use error::{RestoreError, Trouble};
 pub use outlet::{FileOutlet, Outlet, StreamOutlet};
+pub use prefetch::prefetch;
+pub use recovery::{
+    Ahead, cluster_identifier, data_directory, outlet_for, restore, works_for_pg_rewind,
+};
+pub use remote::Remote;
 pub use retrieve::{Form, Notice, Request, Retriever};
+pub use source::WalSource;
+pub use spool::Spool;

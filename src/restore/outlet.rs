@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, Temporary};
@@ -64,9 +64,12 @@ impl Outlet for StreamOutlet<'_> {
 }
 
 /// A file that has its name only once it is complete; a hidden one beside it until then.
+#[derive(Debug)]
 pub struct FileOutlet {
     goal: PathBuf,
     temporary: Option<(Temporary, File)>,
+    /// Something was written to the temporary file.
+    is_used: bool,
     syncs: bool,
 }
 
@@ -79,6 +82,7 @@ impl FileOutlet {
         FileOutlet {
             goal: goal.to_owned(),
             temporary: None,
+            is_used: false,
             syncs: true,
         }
     }
@@ -88,6 +92,31 @@ impl FileOutlet {
         FileOutlet {
             syncs: false,
             ..FileOutlet::durable(goal)
+        }
+    }
+
+    /// Whether somebody has begun, and not finished, a file of this name.
+    pub(super) fn is_begun(&self) -> bool {
+        self.temporary_path().exists()
+    }
+
+    /// Gives the goal's name to a complete file that nobody else needs; where it is on another file system, to a copy.
+    pub(super) fn take_over(&mut self, path: &Path, mut file: File) -> io::Result<()> {
+        if self.syncs {
+            durable::sync_file(&file, path)?;
+        }
+        match durable::move_file(path, &self.goal, self.syncs) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.begin()?;
+                file.rewind()?;
+                io::copy(&mut file, self)?;
+                self.finish()?;
+                durable::remove(path)
+            }
+            other => {
+                self.temporary = None;
+                other
+            }
         }
     }
 
@@ -102,7 +131,10 @@ impl FileOutlet {
 impl Write for FileOutlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.temporary {
-            Some((_, file)) => file.write(bytes),
+            Some((_, file)) => {
+                self.is_used = true;
+                file.write(bytes)
+            }
             None => Err(io::Error::other("it was not begun")),
         }
     }
@@ -118,8 +150,11 @@ impl Outlet for FileOutlet {
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        self.temporary = None;
-        self.temporary = Some(Temporary::create(self.temporary_path(), MODE)?);
+        if self.is_used || self.temporary.is_none() {
+            self.temporary = None;
+            self.temporary = Some(Temporary::create(self.temporary_path(), MODE)?);
+            self.is_used = false;
+        }
         Ok(())
     }
 

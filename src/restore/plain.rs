@@ -5,9 +5,7 @@ use std::io::{self, Read};
 use super::RestoreError;
 use super::checked::{Checked, Validation};
 use super::delivery::{Delivery, PIECE_SIZE_BYTES};
-use super::places::Candidate;
-use super::retrieve::{Request, Retriever};
-use crate::codec::{CodecError, Encoding};
+use crate::codec::{CodecError, Decoder, Encoding};
 use crate::config::Compression;
 use crate::wal::WalName;
 
@@ -36,29 +34,28 @@ pub(super) struct Plain<'a> {
 }
 
 impl<'a> Plain<'a> {
+    /// `fills` is for [`Checked::new`].
     pub(super) fn new(
-        retriever: &Retriever<'_>,
+        decoder: &Decoder,
+        validation: Option<Validation>,
         clear: Clear,
         compression: Option<Compression>,
-        candidate: &Candidate,
-        request: &Request<'a>,
+        fills: bool,
+        name: &'a WalName,
     ) -> Result<Self, RestoreError> {
         let encoding = Encoding {
             compression,
             encryption: None,
         };
-        let stream = retriever
-            .decoder
-            .decode(clear.stream, &encoding)
-            .map_err(|error| {
-                RestoreError::decoding(&clear.location, request.name, clear.is_locked, error)
-            })?;
+        let stream = decoder.decode(clear.stream, &encoding).map_err(|error| {
+            RestoreError::decoding(&clear.location, name, clear.is_locked, error)
+        })?;
         Ok(Plain {
-            checked: Checked::new(stream, &candidate.name, request.name),
+            checked: Checked::new(stream, fills),
             location: clear.location,
             is_locked: clear.is_locked,
-            name: request.name,
-            validation: retriever.validation,
+            name,
+            validation,
         })
     }
 

@@ -12,7 +12,7 @@ use super::plain::{Clear, HELD_SIZE_BYTES, Plain};
 use crate::codec::{CodecError, Decoder, Encoding, is_encrypted, peek_head};
 use crate::config::{Compression, Encryption};
 use crate::storage::{Recognition, WalStorageStrategy};
-use crate::wal::WalName;
+use crate::wal::{WalKind, WalName};
 
 /// Finds and decodes the WAL files of one server.
 pub struct Retriever<'a> {
@@ -84,10 +84,7 @@ impl Retriever<'_> {
         outlet: &mut dyn Outlet,
         notice: &mut dyn FnMut(&Notice<'_>),
     ) -> Result<(), RestoreError> {
-        let mut delivery = Delivery {
-            outlet,
-            is_spoiled: false,
-        };
+        let mut delivery = Delivery::new(outlet);
         let mut first_error = None;
         let mut unusable = Vec::new();
         for candidate in self.places().of(request.name, request.partial) {
@@ -179,6 +176,19 @@ impl Retriever<'_> {
         }))
     }
 
+    fn plain<'n>(
+        &self,
+        clear: Clear,
+        compression: Option<Compression>,
+        candidate: &Candidate,
+        request: &Request<'n>,
+    ) -> Result<Plain<'n>, RestoreError> {
+        let fills =
+            candidate.name.kind() == WalKind::Partial && request.name.kind() == WalKind::Segment;
+        let (decoder, validation) = (self.decoder, self.validation);
+        Plain::new(decoder, validation, clear, compression, fills, request.name)
+    }
+
     /// False when the file has vanished.
     fn convert(
         &self,
@@ -188,7 +198,7 @@ impl Retriever<'_> {
         request: &Request<'_>,
         delivery: &mut Delivery<'_>,
     ) -> Result<bool, RestoreError> {
-        let mut plain = Plain::new(self, clear, compression, candidate, request)?;
+        let mut plain = self.plain(clear, compression, candidate, request)?;
         match request.form {
             Form::Compressed(wanted) if compression != Some(wanted) => {
                 self.recompress(plain, wanted, compression, candidate, request, delivery)
@@ -236,7 +246,7 @@ impl Retriever<'_> {
         let Some(again) = self.open(candidate, request.name)? else {
             return Ok(false);
         };
-        let mut again = Plain::new(self, again, compression, candidate, request)?;
+        let mut again = self.plain(again, compression, candidate, request)?;
         delivery.encode(wanted, &mut again.checked, size_bytes, request.name)?;
         Ok(true)
     }

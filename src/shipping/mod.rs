@@ -8,6 +8,9 @@
 //!
 //! Either end may be Barman's.
 
+mod fetch;
+mod patience;
 mod ssh;
 
+pub use fetch::{FetchError, RemoteOutput};
 pub use ssh::BackupHost;

@@ -1,14 +1,7 @@
 //! The ssh command that runs a program on the backup host.
 
 use std::process::Command;
-
-/// What keeps ssh from waiting for ever: how long a connection may take, how often a silent one is probed and how many
-/// probes may stay unanswered, in seconds (ssh_config(5)). A dead network is noticed after three quarters of a minute.
-const LIMITS: [&str; 3] = [
-    "ConnectTimeout=30",
-    "ServerAliveInterval=15",
-    "ServerAliveCountMax=3",
-];
+use std::time::Duration;
 
 /// The backup host, as a database host reaches it.
 #[derive(Clone, Debug)]
@@ -23,6 +16,8 @@ pub struct BackupHost {
     pub program: String,
     /// That program's configuration file, where it is not the default one.
     pub config: Option<String>,
+    /// How long nothing may happen before it counts as failed. ssh gives up earlier: see [`BackupHost::command`].
+    pub timeout: Duration,
 }
 
 impl BackupHost {
@@ -30,15 +25,21 @@ impl BackupHost {
     ///
     /// ssh asks nothing of anybody, allocates no terminal, and prints errors only: what comes on standard output
     /// was written by the program. The exit status is the program's, or 255 when ssh itself failed (ssh(1)).
+    ///
+    /// A connection may take a quarter of the time limit. One that is silent is probed every eighth of it, and given
+    /// up after three probes without an answer (ssh_config(5)): a dead network is noticed before half of the limit.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("ssh");
         if let Some(port) = &self.port {
             command.args(["-p", port]);
         }
         command.args(["-T", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
-        for limit in LIMITS {
-            command.args(["-o", limit]);
-        }
+        let seconds = |part: Duration| part.as_secs().max(1);
+        let connect_s = seconds(self.timeout / 4);
+        let probe_s = seconds(self.timeout / 8);
+        command.args(["-o", &format!("ConnectTimeout={connect_s}")]);
+        command.args(["-o", &format!("ServerAliveInterval={probe_s}")]);
+        command.args(["-o", "ServerAliveCountMax=3"]);
         command
             .arg("--")
             .arg(format!("{}@{}", self.user, self.host));
@@ -72,6 +73,7 @@ mod tests {
             port: None,
             program: "barman".to_owned(),
             config: None,
+            timeout: Duration::from_secs(120),
         }
     }
 
