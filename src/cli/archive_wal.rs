@@ -46,7 +46,7 @@ pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, ou
 
 /// What a server's archive is made of, apart from what encodes and runs.
 pub(super) struct Parts {
-    storage: Local,
+    pub(super) storage: Local,
     catalog: Catalog,
 }
 
@@ -65,7 +65,7 @@ impl Parts {
             }),
             WalsDirectory::Cloud(url) => Err(format!(
                 "server '{}' keeps its WAL in an object store, which this version of walarch \
-                 cannot write to: {url}\nHINT: set wals_directory to a directory of this host",
+                 cannot use: {url}\nHINT: set wals_directory to a directory of this host",
                 server.name
             )),
         }

@@ -1,6 +1,6 @@
 //! The command line, as clap parses it; help, completions and the manual page come from here too.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -58,6 +58,21 @@ pub(super) struct Args {
 
     #[command(subcommand)]
     pub(super) command: Option<Command>,
+
+    /// This process was started with these arguments, so that it can start another one with them.
+    #[arg(skip)]
+    pub(super) are_of_process: bool,
+}
+
+impl Args {
+    /// The configuration file that was named, before the command or, where it is of this host, behind it.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        let behind = match &self.command {
+            Some(Command::WalRestore(args)) => args.ssh.config.as_deref().map(Path::new),
+            _ => None,
+        };
+        behind.or(self.config.as_deref())
+    }
 }
 
 /// When to use colours.
@@ -170,6 +185,32 @@ pub(super) enum Command {
         task: String,
     },
 
+    /// Give a WAL file back, for use as PostgreSQL's restore_command
+    ///
+    /// The file is looked for in the archive, incoming and streaming, decoded and checked, and written to standard
+    /// output, which carries nothing else, or into a directory, where it appears whole or not at all.
+    ///
+    /// Exit codes: 0 delivered, 1 not found, 2 usage, 3 no name of a WAL file or output not writable, 4 found but
+    /// damaged, unreadable or undecryptable, 5 configuration, 6 storage not reachable.
+    GetWal(GetWalArgs),
+
+    /// Get a WAL file from the backup host by ssh, for use as PostgreSQL's restore_command
+    ///
+    /// 'walarch wal-restore BARMAN_HOST SERVER %f %p' runs `barman get-wal SERVER %f` on the backup host, checks what
+    /// comes and puts it to %p whole or not at all. Under the name barman-wal-restore the program is this command.
+    ///
+    /// With --local, the archive is on this host: 'walarch wal-restore --local SERVER %f %p'.
+    ///
+    /// Exit codes: 0 delivered, 1 not found, 2 connection or usage, 3 destination not writable, 4 what came is damaged,
+    /// else that of the remote command.
+    #[command(
+        version,
+        disable_version_flag = true,
+        override_usage = "walarch wal-restore [OPTIONS] BARMAN_HOST SERVER_NAME WAL_NAME WAL_DEST\n       \
+        walarch wal-restore [OPTIONS] --local SERVER_NAME WAL_NAME WAL_DEST"
+    )]
+    WalRestore(WalRestoreArgs),
+
     /// Write xlogdb anew from what is in the archive
     RebuildXlogdb {
         /// The servers, or 'all'
@@ -208,20 +249,59 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// Whether standard output carries a WAL file.
+    pub(super) fn writes_wal(&self) -> bool {
+        match self {
+            Command::GetWal(args) => {
+                !args.test && args.peek.is_none() && args.output_directory.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether somebody who restores has to tell a mistake in the configuration from a file that is not there.
+    pub(super) fn restores(&self) -> bool {
+        matches!(self, Command::GetWal(_) | Command::WalRestore(_))
+    }
+}
+
 #[derive(Debug, clap::Args)]
-pub(super) struct PutWalArgs {
+pub(super) struct GetWalArgs {
     /// The server's section in the configuration
-    #[arg(value_name = "SERVER", required_unless_present = "forced_command")]
-    pub(super) server_name: Option<String>,
-    /// Only see whether the server could receive WAL
+    #[arg(value_name = "SERVER")]
+    pub(super) server_name: String,
+    /// The WAL file
+    #[arg(value_name = "WAL_NAME")]
+    pub(super) wal_name: String,
+    /// Put the file into this directory, under its name
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(super) output_directory: Option<PathBuf>,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    pub(super) partial: bool,
+    /// Compress the output with gzip [aliases of -z: -x]
+    #[arg(short = 'z', short_alias = 'x', long, overrides_with = "bzip2")]
+    pub(super) gzip: bool,
+    /// Compress the output with bzip2
+    #[arg(short = 'j', long, overrides_with = "gzip")]
+    pub(super) bzip2: bool,
+    /// Leave the compression as it is in the archive
+    #[arg(long)]
+    pub(super) keep_compression: bool,
+    /// List up to SIZE names that are there, from WAL_NAME on, instead of delivering anything
+    #[arg(short, long, value_name = "SIZE", value_parser = positive)]
+    pub(super) peek: Option<usize>,
+    /// Only say whether WAL can be retrieved from the server; WAL_NAME is ignored
     #[arg(short, long)]
     pub(super) test: bool,
-    /// Do what SSH_ORIGINAL_COMMAND says, if it is put-wal or get-wal for one of these servers
-    ///
-    /// For authorized_keys of sshd: 'restrict,command="walarch put-wal --forced-command main,other" ssh-ed25519 ...'.
-    /// The holder of that key can send and get WAL of those servers and do nothing else.
-    #[arg(long, value_name = "SERVERS", value_delimiter = ',', conflicts_with_all = ["server_name", "test"])]
-    pub(super) forced_command: Option<Vec<String>>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}' is not a valid positive integer")),
+        Ok(number) => Ok(number),
+    }
 }
 
 /// How a client reaches the backup host.
@@ -256,6 +336,110 @@ impl SshArgs {
             timeout: Duration::from_secs(self.timeout),
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WalRestoreArgs {
+    #[command(flatten)]
+    pub(super) ssh: SshArgs,
+    /// The archive is on this host; there is no BARMAN_HOST
+    #[arg(long)]
+    pub(super) local: bool,
+    /// Wait for so many seconds after a failure
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 0)]
+    pub(super) sleep: u64,
+    /// Fetch so many files at a time ahead of what PostgreSQL asks for; 0 is none
+    ///
+    /// Files are fetched in the background and wait in the spool directory, twice as many as this at most. Off for
+    /// pg_rewind and with --partial.
+    #[arg(short, long, value_name = "JOBS", default_value_t = 0)]
+    pub(super) parallel: usize,
+    /// Where files that were fetched ahead wait, in a directory for each recovery
+    #[arg(long, value_name = "SPOOL_DIR", default_value = "/var/tmp/walrestore")]
+    pub(super) spool_dir: PathBuf,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    pub(super) partial: bool,
+    /// Transfer files compressed with gzip (deprecated: let the archive compress, and use --keep-compression)
+    #[arg(short = 'z', long)]
+    pub(super) gzip: bool,
+    /// Transfer files compressed with bzip2 (deprecated, as --gzip)
+    #[arg(short = 'j', long, conflicts_with = "gzip")]
+    pub(super) bzip2: bool,
+    /// Transfer files as they are compressed in the archive
+    #[arg(long, conflicts_with_all = ["gzip", "bzip2"])]
+    pub(super) keep_compression: bool,
+    /// Only test the connection and the configuration of the server there
+    #[arg(short, long)]
+    pub(super) test: bool,
+    /// Be the process that fetches ahead
+    #[arg(long, hide = true)]
+    pub(super) prefetch: bool,
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// The backup host
+    #[arg(value_name = "BARMAN_HOST")]
+    first: String,
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER_NAME")]
+    second: String,
+    /// The WAL file: %f of restore_command
+    #[arg(value_name = "WAL_NAME")]
+    third: String,
+    /// Where to put it: %p of restore_command
+    #[arg(
+        value_name = "WAL_DEST",
+        required_unless_present = "local",
+        conflicts_with = "local"
+    )]
+    fourth: Option<String>,
+}
+
+/// What `wal-restore` is to restore, from the one archive or the other.
+pub(super) struct WalToRestore<'a> {
+    /// `None` is this host.
+    pub(super) barman_host: Option<&'a str>,
+    pub(super) server_name: &'a str,
+    pub(super) wal_name: &'a str,
+    pub(super) wal_dest: &'a Path,
+}
+
+impl WalRestoreArgs {
+    /// The positional arguments by their meaning.
+    pub(super) fn wal(&self) -> WalToRestore<'_> {
+        let (first, second, third) = (&self.first, &self.second, &self.third);
+        match &self.fourth {
+            Some(fourth) => WalToRestore {
+                barman_host: Some(first),
+                server_name: second,
+                wal_name: third,
+                wal_dest: Path::new(fourth),
+            },
+            None => WalToRestore {
+                barman_host: None,
+                server_name: first,
+                wal_name: second,
+                wal_dest: Path::new(third),
+            },
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PutWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER", required_unless_present = "forced_command")]
+    pub(super) server_name: Option<String>,
+    /// Only see whether the server could receive WAL
+    #[arg(short, long)]
+    pub(super) test: bool,
+    /// Do what SSH_ORIGINAL_COMMAND says, if it is put-wal or get-wal for one of these servers
+    ///
+    /// For authorized_keys of sshd: 'restrict,command="walarch put-wal --forced-command main,other" ssh-ed25519 ...'.
+    /// The holder of that key can send and get WAL of those servers and do nothing else.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',', conflicts_with_all = ["server_name", "test"])]
+    pub(super) forced_command: Option<Vec<String>>,
 }
 
 #[derive(Debug, clap::Args)]

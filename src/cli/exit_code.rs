@@ -14,6 +14,14 @@ pub enum ExitCode {
     Usage,
     /// Something failed, with a status that the command's contract gives a meaning of its own.
     Status(u8),
+    /// `get-wal` only, as Barman's: no WAL file can have that name, or the output cannot be written.
+    Unwritable,
+    /// `get-wal` only: the file is there and damaged, or cannot be read or decrypted.
+    Damaged,
+    /// `get-wal` only: the configuration, or a program that it names, is at fault.
+    Configuration,
+    /// `get-wal` only: the storage does not answer.
+    Connection,
 }
 
 impl From<ExitCode> for process::ExitCode {
@@ -23,6 +31,10 @@ impl From<ExitCode> for process::ExitCode {
             ExitCode::Failure => 1,
             ExitCode::Usage => 2,
             ExitCode::Status(status) => status,
+            ExitCode::Unwritable => 3,
+            ExitCode::Damaged => 4,
+            ExitCode::Configuration => 5,
+            ExitCode::Connection => 6,
         })
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn run(args: &WalArchiveArgs, output: &Output) {
     let result = match args.test {
         true => sending.test().map(|(answer, code)| {
             output.line(&answer);
-            output.set_code(ExitCode::Status(code));
+            output.exit_with(ExitCode::Status(code));
         }),
         false => sending.send(&args.wal_path),
     };

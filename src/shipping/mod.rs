@@ -10,6 +10,7 @@
 
 mod checksum;
 mod existing;
+mod fetch;
 mod members;
 mod patience;
 mod receive;
@@ -20,6 +21,7 @@ mod ssh;
 mod sweep;
 
 pub use checksum::Algorithm;
+pub use fetch::{FetchError, RemoteOutput};
 pub use patience::PatientReader;
 pub use receive::{Inbox, Notice};
 pub use receive_error::ReceiveError;
