@@ -43,5 +43,6 @@ fn accept(args: &Args, servers: &[String], request: Request) -> Result<Args, Str
     asked.quiet = args.quiet;
     asked.debug = args.debug;
     asked.format = args.format;
+    asked.are_of_process = args.are_of_process;
     Ok(asked)
 }

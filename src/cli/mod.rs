@@ -87,7 +87,7 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
             Err(refusal) => {
                 // For the log: whoever tries keys should leave a trace.
                 let _ = configure(&args, user_rule);
-                output.error_with_code(ExitCode::Usage, &refusal);
+                output.error_with_code(ExitCode::Configuration, &refusal);
             }
         },
         Some(Command::WalRestore(restore)) if !restore.local => {

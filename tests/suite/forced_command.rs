@@ -48,6 +48,43 @@ fn wal_of_the_named_servers_is_received() {
 }
 
 #[test]
+fn wal_of_the_named_servers_is_given_back() {
+    let home = servers();
+    let segments = home.incoming_segments(1..=2);
+    home.archive().exits(0);
+    for (request, expected) in [
+        (
+            format!("barman get-wal 'main' '{FIRST}'"),
+            segments[FIRST].len(),
+        ),
+        (
+            format!("walarch get-wal --keep-compression main {FIRST}"),
+            segments[FIRST].len(),
+        ),
+        (format!("barman get-wal --peek '5' 'main' '{FIRST}'"), 50),
+        (
+            "barman get-wal --test 'main' 'dummy_wal_name'".to_owned(),
+            49,
+        ),
+    ] {
+        let arguments = ["put-wal", "--forced-command", "main"];
+        let mut command = Walarch.command(&home, &arguments);
+        command.env("SSH_ORIGINAL_COMMAND", &request);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{request}: {output:?}");
+        assert_eq!(output.stdout.len(), expected, "{request}");
+        assert_eq!(output.stderr, b"");
+    }
+    asked(
+        &home,
+        Some("barman get-wal main 000000010000000000000009"),
+        b"",
+    )
+    .exits(1);
+    asked(&home, Some(&format!("barman get-wal third {FIRST}")), b"").exits(5);
+}
+
+#[test]
 fn everything_else_is_refused_and_logged() {
     let home = servers();
     for (request, reason) in [
@@ -85,7 +122,7 @@ fn everything_else_is_refused_and_logged() {
             "'-o' is not an option",
         ),
     ] {
-        let run = asked(&home, request, &stream(FIRST, &first())).exits(2);
+        let run = asked(&home, request, &stream(FIRST, &first())).exits(5);
         let refused = "ERROR: The request was refused: ";
         assert!(run.stderr.starts_with(refused), "{}", run.stderr);
         assert!(run.stderr.contains(reason), "{request:?}: {}", run.stderr);
@@ -149,7 +186,27 @@ fn a_restricted_key_archives_and_opens_no_shell() {
         };
         archive("main").exits(0);
         assert!(fs::read(home.incoming().join(segment.name())).unwrap() == segment.bytes());
-        let run = archive("other").exits(2);
+        home.archive().exits(0);
+        let restore = |tool: Tool| {
+            let mut command = match tool {
+                Tool::Barman => Command::new(barman_venv().join("bin/barman-wal-restore")),
+                Walarch => Command::new(Walarch.program()),
+            };
+            if tool == Walarch {
+                command.arg("wal-restore");
+            }
+            let mut command = in_home(command, &database);
+            sshd.reachable_from(&mut command);
+            command.args(["-U", &sshd.user(), "-P", "-z", HOST, "main"]);
+            let goal = database.root().join("RECOVERYXLOG");
+            command.arg(segment.name()).arg(&goal);
+            finish(start(&mut command), Duration::from_secs(60)).exits(0);
+            assert!(fs::read(&goal).unwrap() == segment.bytes());
+            fs::remove_file(goal).unwrap();
+        };
+        restore(Tool::Barman);
+        restore(Walarch);
+        let run = archive("other").exits(5);
         assert!(
             run.stderr.contains("not for server 'other'"),
             "{}",
@@ -164,7 +221,7 @@ fn a_restricted_key_archives_and_opens_no_shell() {
     ] {
         let mut command = in_home(Command::new(sshd.client().join("ssh")), &database);
         command.arg(format!("{}@{HOST}", sshd.user())).args(words);
-        let run = finish(start(&mut command), Duration::from_secs(60)).exits(2);
+        let run = finish(start(&mut command), Duration::from_secs(60)).exits(5);
         assert!(
             run.stderr.contains("The request was refused"),
             "{}",
