@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12: PostgreSQL, gpg, compressors, tracing tools, the real Barman
+# Installs what the tests need on Debian 12: PostgreSQL, sshd, gpg, compressors, tracing tools, the real Barman
 # with its codec modules in target/barman-venv, and newer PostgreSQL majors than Debian's in
 # target/postgres-NN; target/postgres-newer is the newest. Does nothing, quickly, when all of it is there.
 #
@@ -48,6 +48,8 @@ lz4 lz4
 file file
 strace strace
 setpriv util-linux
+ssh openssh-client
+/usr/sbin/sshd openssh-server
 pgbackrest pgbackrest
 ps procps
 systemd-analyze systemd

@@ -64,7 +64,7 @@ impl Parts {
             }),
             WalsDirectory::Cloud(url) => Err(format!(
                 "server '{}' keeps its WAL in an object store, which this version of walarch \
-                 cannot write to: {url}\nHINT: set wals_directory to a directory of this host",
+                 cannot use: {url}\nHINT: set wals_directory to a directory of this host",
                 server.name
             )),
         }
@@ -273,7 +273,7 @@ fn with_archive(
         encoder: &encoder,
         decoder: &decoder,
         hooks: &hooks,
-        validation: server.own.validate_wal.then(|| validation(server)),
+        validation: validation(server),
         recognition: &recognition,
         jobs: jobs(server),
         stop: &stop,
@@ -281,7 +281,13 @@ fn with_archive(
     Ok(())
 }
 
-pub(super) fn validation(server: &ServerConfig) -> Validation {
+/// What segments are checked against; `None` if they are not to be.
+pub(super) fn validation(server: &ServerConfig) -> Option<Validation> {
+    server.own.validate_wal.then(|| own_cluster(server))
+}
+
+/// The cluster that a server's WAL must be of, as far as that is known.
+pub(super) fn own_cluster(server: &ServerConfig) -> Validation {
     let system_identifier = archiver::system_identifier(&server.backup_directory);
     if let Err(error) = &system_identifier {
         tracing::warn!("{error}; WAL is not checked against it");

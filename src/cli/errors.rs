@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::archive_wal::{Parts, lock_task, validation};
+use super::archive_wal::{Parts, lock_task, own_cluster};
 use super::output::Output;
 use super::servers::select_one;
 use crate::archiver::{self, Judged, Outcast, OutcastKind, Verdict};
@@ -52,7 +52,7 @@ fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(
         storage: &parts.storage,
         decoder: &decoder,
         recognition: &recognition,
-        validation: Some(validation(server)),
+        validation: Some(own_cluster(server)),
     };
     let judged: Vec<(Outcast, Judged)> = select(server, args, output)?
         .into_iter()

@@ -5,18 +5,22 @@ mod args;
 mod check;
 mod check_wal_archive;
 mod cron;
-mod detach;
 mod delete_wals;
+mod detach;
 mod errors;
 mod exit_code;
+mod forced_command;
 mod generate;
+mod get_wal;
 mod inquiry;
 mod list_wals;
 mod log;
 mod output;
+mod personality;
 mod privileges;
 mod processes;
 mod progress;
+mod put_wal;
 mod rebuild_xlogdb;
 mod receive_wal;
 mod redact;
@@ -28,7 +32,10 @@ mod show;
 mod status;
 mod switch_wal;
 mod verify_wals;
+mod wal_archive;
+mod wal_restore;
 
+use std::env;
 use std::ffi::OsString;
 use std::process;
 
@@ -36,24 +43,25 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, ConfigError, ConfigFile};
 use crate::postgres;
-use args::{Args, Command};
+use args::{Args, Command, PutWalArgs};
 pub use exit_code::ExitCode;
 use output::Output;
 use privileges::UserRule;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    match Args::try_parse() {
-        Ok(args) if args.detached => match detach::detach() {
-            Ok(()) => run(args, privileges::become_user),
-            Err(error) => {
+    match Args::try_parse_from(personality::command_line(env::args_os())) {
+        Ok(mut args) => {
+            args.are_of_process = true;
+            if args.detached
+                && let Err(error) = detach::detach()
+            {
                 let output = Output::new(&args);
                 output.error(&format!("cannot detach: {error}"));
-                output.close()
+                return output.close().into();
             }
+            run(args, privileges::become_user).into()
         }
-        .into(),
-        Ok(args) => run(args, privileges::become_user).into(),
         Err(error) => explain(&error).into(),
     }
 }
@@ -62,7 +70,7 @@ pub fn main() -> process::ExitCode {
 ///
 /// For programs that embed walarch. They must run as the configured `barman_user` already.
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Args::try_parse_from(command_line) {
+    match Args::try_parse_from(personality::command_line(command_line)) {
         Ok(args) => run(args, privileges::must_be_user),
         Err(error) => explain(&error),
     }
@@ -87,9 +95,29 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
         Some(Command::Man { command }) => {
             generate::man(command.as_deref(), Args::command(), &output);
         }
+        Some(Command::WalArchive(args)) => wal_archive::run(args, &output),
+        Some(Command::PutWal(PutWalArgs {
+            forced_command: Some(servers),
+            ..
+        })) => match forced_command::allowed(&args, servers) {
+            Ok(allowed) => return run(allowed, user_rule),
+            Err(refusal) => {
+                // For the log: whoever tries keys should leave a trace.
+                let _ = configure(&args, user_rule);
+                output.error_with_code(ExitCode::Configuration, &refusal);
+            }
+        },
+        Some(Command::WalRestore(restore)) if !restore.local => {
+            wal_restore::run_remote(restore, args.are_of_process, &output);
+        }
         Some(command) => match configure(&args, user_rule) {
             Ok(config) => run_configured(&args, command, config, &output),
-            Err(message) => output.error(&message),
+            Err(message) => {
+                output.error(&message);
+                if command.restores() {
+                    output.exit_with(ExitCode::Configuration);
+                }
+            }
         },
     }
     output.close()
@@ -99,7 +127,7 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
 /// the other.
 fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     let text = |error: ConfigError| error.to_string();
-    let file = ConfigFile::find(args.config.as_deref()).map_err(text)?;
+    let file = ConfigFile::find(args.config_file()).map_err(text)?;
     let global = file.global();
     user_rule(&global.barman_user)?;
     // While there is one thread only.
@@ -117,6 +145,11 @@ fn run_configured(args: &Args, command: &Command, config: Config, output: &Outpu
             wal_path,
         } => {
             archive_wal::run(config, server_name, wal_path.as_deref(), output);
+        }
+        Command::PutWal(args) => put_wal::run(config, args, output),
+        Command::GetWal(args) => get_wal::run(config, args, output),
+        Command::WalRestore(restore) => {
+            wal_restore::run_local(config, restore, args.are_of_process, output);
         }
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
@@ -144,6 +177,6 @@ fn run_configured(args: &Args, command: &Command, config: Config, output: &Outpu
         Command::TerminateProcess { server_name, task } => {
             processes::terminate(config, server_name, task, output);
         }
-        Command::Completion { .. } | Command::Man { .. } => {}
+        Command::Completion { .. } | Command::Man { .. } | Command::WalArchive(_) => {}
     }
 }

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::args::{Args, Color, Format};
+use super::args::{Args, Color, Command, Format};
 use super::exit_code::ExitCode;
 use super::redact::redact;
 
@@ -18,9 +18,11 @@ pub(super) struct Output {
     quiet: bool,
     debug: bool,
     colored: bool,
-    failed: Cell<bool>,
     /// Nothing is printed but what [`Output::verdict`] is given, and a failure is critical.
     for_nagios: Cell<bool>,
+    /// Standard output carries WAL: lines go to standard error.
+    stdout_is_taken: bool,
+    exit_code: Cell<ExitCode>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
     /// What has been printed of that object already, and what is about to be.
@@ -41,8 +43,9 @@ impl Output {
             quiet: args.quiet,
             debug: args.debug,
             colored,
-            failed: Cell::new(false),
             for_nagios: Cell::new(false),
+            stdout_is_taken: args.command.as_ref().is_some_and(Command::writes_wal),
+            exit_code: Cell::new(ExitCode::Success),
             json: RefCell::default(),
             streamed: RefCell::default(),
             progress: RefCell::default(),
@@ -62,6 +65,9 @@ impl Output {
         match self.format {
             _ if self.for_nagios.get() => {}
             Format::Console if self.quiet => {}
+            Format::Console if self.stdout_is_taken => {
+                self.print(&mut io::stderr(), &redact(message));
+            }
             Format::Console => self.print(&mut io::stdout(), &redact(message)),
             Format::Json => self.collect("_INFO", message),
         }
@@ -79,11 +85,22 @@ impl Output {
         self.message("_WARNING", "WARNING: ", Some(AnsiColor::Yellow), message);
     }
 
+    /// A line on standard error, whatever was asked for.
+    pub(super) fn note(&self, message: &str) {
+        self.print(&mut io::stderr(), message);
+    }
+
     /// Something failed, so that the exit code cannot be 0 any more.
     pub(super) fn error(&self, message: &str) {
         tracing::error!("{message}");
-        self.failed.set(true);
+        self.fail();
         self.message("_ERROR", "ERROR: ", Some(AnsiColor::Red), message);
+    }
+
+    /// An error that decides the exit code.
+    pub(super) fn error_with_code(&self, code: ExitCode, message: &str) {
+        self.error(message);
+        self.exit_with(code);
     }
 
     /// An error with what the operator can do about it.
@@ -96,12 +113,14 @@ impl Output {
 
     /// Something failed, and has been said in another way than by a message.
     pub(super) fn fail(&self) {
-        self.failed.set(true);
+        if self.exit_code.get() == ExitCode::Success {
+            self.exit_code.set(ExitCode::Failure);
+        }
     }
 
     /// Whether anything has failed so far.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed.get()
+        self.exit_code.get() != ExitCode::Success
     }
 
     /// From now on prints the one verdict that Nagios reads, whatever the format.
@@ -122,6 +141,11 @@ impl Output {
         };
         let style = Style::new().fg_color(self.colored.then(|| color.into()));
         format!("{style}{word}{style:#}")
+    }
+
+    /// What the process ends with, where that says more than that something failed.
+    pub(super) fn exit_with(&self, code: ExitCode) {
+        self.exit_code.set(code);
     }
 
     /// Whether the format wants lines or values.
@@ -188,14 +212,17 @@ impl Output {
                     None => format!("{pending}}}"),
                 };
             }
-            let _ = io::stdout()
+            let mut stream: Box<dyn Write> = match self.stdout_is_taken {
+                true => Box::new(io::stderr()),
+                false => Box::new(io::stdout()),
+            };
+            let _ = stream
                 .write_all(text.as_bytes())
-                .and_then(|()| io::stdout().flush());
+                .and_then(|()| stream.flush());
         }
-        match (self.failed.get(), self.for_nagios.get()) {
-            (false, _) => ExitCode::Success,
-            (true, false) => ExitCode::Failure,
-            (true, true) => ExitCode::Critical,
+        match (self.exit_code.get(), self.for_nagios.get()) {
+            (ExitCode::Failure, true) => ExitCode::Critical,
+            (code, _) => code,
         }
     }
 

@@ -54,6 +54,40 @@ fn one(
     select(&[name.to_owned()]).pop()
 }
 
+/// The one server of a command that somebody's data depends on: to do nothing, because the server is inactive, is an
+/// error.
+pub(super) fn select_one_active(
+    config: Config,
+    name: &str,
+    output: &Output,
+) -> Option<ServerConfig> {
+    if let Some(server) = config.server(name).filter(|server| !server.active) {
+        output.error(&format!("Inactive server: {}", server.name));
+        return None;
+    }
+    select_one(config, name, output)
+}
+
+/// The one server of a command that reads only, inactive or not. `None` if it cannot be used; why was printed.
+pub(super) fn select_one_to_read(
+    config: Config,
+    name: &str,
+    output: &Output,
+) -> Option<ServerConfig> {
+    if name == ALL {
+        output.error("You cannot use 'all' in a single server context");
+        return None;
+    }
+    let server = select_with_inactive(config, &[name.to_owned()], output).pop()?;
+    if server.disabled {
+        server
+            .messages
+            .iter()
+            .for_each(|message| output.error(message));
+    }
+    (!server.disabled).then_some(server)
+}
+
 /// The active servers of a command that takes several, sorted by name.
 pub(super) fn select(config: Config, names: &[String], output: &Output) -> Vec<ServerConfig> {
     let keep = |server: &ServerConfig| is_active(server, output);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
 
-use super::archive_wal::{Parts, jobs, stop_on_signals, validation};
+use super::archive_wal::{Parts, jobs, own_cluster, stop_on_signals};
 use super::list_wals::RangeArgs;
 use super::output::Output;
 use super::progress;
@@ -45,7 +45,7 @@ fn verify(server: &ServerConfig, args: &VerifyWalsArgs, output: &Output) -> Resu
             decoder: &decoder,
         },
         catalog: &parts.catalog,
-        system_identifier: validation(server).system_identifier,
+        system_identifier: own_cluster(server).system_identifier,
         range: args.range.range(),
         jobs: jobs(server),
         stop: &stop,

@@ -10,6 +10,10 @@
 //! | `errors_directory` | does everything that is set aside arrive, and nothing else? |
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
+//! | `put_wal` | is what arrives by tar stored safely, and everything else refused? |
+//! | `put_wal_faults` | what if put-wal is killed, or a call fails, at any point? |
+//! | `wal_archive` | over a real sshd: our client and Barman's, to our put-wal and Barman's |
+//! | `forced_command` | can the holder of a key do what it is for, and nothing else? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `check` | does `check` judge as Barman does, more truthfully where it must, and without a trace? |
 //! | `status` | does `status` show what Barman shows of the WAL side, and the receiver and the queues? |
@@ -49,12 +53,15 @@ mod config;
 mod cron;
 mod errors_directory;
 mod faults;
+mod forced_command;
 mod harness;
 mod hooks;
 mod inspection;
 mod outcasts;
 mod process;
 mod processes;
+mod put_wal;
+mod put_wal_faults;
 mod readme;
 mod receive;
 mod replication_status;
@@ -65,4 +72,5 @@ mod support;
 mod switch_wal;
 mod unattended;
 mod validation;
+mod wal_archive;
 mod xlogdb;
