@@ -7,7 +7,7 @@ mod lsn;
 mod name;
 mod page;
 
-pub use fault::{WalFault, find_fault};
+pub use fault::{WalFault, find_fault, find_fault_of_plain};
 pub use history::read_history;
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
