@@ -11,6 +11,7 @@
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
 //! | `get_wal` | what does `get-wal` deliver, from where, in which form, and what does it refuse? |
+//! | `wal_restore` | does the client on the database host deliver the right file, now and ahead of time? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
@@ -46,4 +47,5 @@ mod readme;
 mod side_by_side;
 mod support;
 mod validation;
+mod wal_restore;
 mod xlogdb;
