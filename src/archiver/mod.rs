@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use direct::Direct;
 pub use file::File;
 pub use identity::{IdentityError, system_identifier};
+pub use queue::set_aside;
 pub use streaming::Streaming;
 
 use crate::config::ServerConfig;

@@ -74,11 +74,20 @@ impl Queue {
     /// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between
     /// where that name is taken.
     pub(super) fn move_to_errors(&self, path: &Path, suffix: &str) -> io::Result<PathBuf> {
-        let name = path.file_name().unwrap_or_default();
-        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
-        durable::move_aside(path, &self.errors_directory, names)
+        move_to_errors(path, &self.errors_directory, suffix)
     }
+}
+
+/// Moves a file that is in the way of a good one to an errors directory, as the archivers do it.
+pub fn set_aside(path: &Path, errors_directory: &Path, reason: SetAside) -> io::Result<PathBuf> {
+    move_to_errors(path, errors_directory, reason.suffix())
+}
+
+fn move_to_errors(path: &Path, errors_directory: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
+    durable::move_aside(path, errors_directory, names)
 }
 
 impl SourceKeeper for Queue {

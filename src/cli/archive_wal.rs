@@ -196,7 +196,7 @@ fn with_archive(
         encoder: &encoder,
         decoder: &decoder,
         hooks: &hooks,
-        validation: server.own.validate_wal.then(|| validation(server)),
+        validation: validation(server),
         recognition: &recognition,
         jobs: jobs(server),
         stop: &stop,
@@ -204,14 +204,18 @@ fn with_archive(
     Ok(())
 }
 
-fn validation(server: &ServerConfig) -> Validation {
+/// What segments are checked against; `None` if they are not to be.
+pub(super) fn validation(server: &ServerConfig) -> Option<Validation> {
+    if !server.own.validate_wal {
+        return None;
+    }
     let system_identifier = archiver::system_identifier(&server.backup_directory);
     if let Err(error) = &system_identifier {
         tracing::warn!("{error}; WAL is not checked against it");
     }
-    Validation {
+    Some(Validation {
         system_identifier: system_identifier.ok().flatten(),
-    }
+    })
 }
 
 fn jobs(server: &ServerConfig) -> NonZeroUsize {

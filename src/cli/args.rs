@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::config::{Compression, CompressionLevel};
 use crate::shipping::BackupHost;
 
 /// Archives PostgreSQL's write-ahead log: a fast, crash-safe drop-in for the WAL half of Barman
@@ -112,6 +113,20 @@ pub(super) enum Command {
         #[arg(value_name = "WAL_PATH")]
         wal_path: Option<PathBuf>,
     },
+
+    /// Receive a WAL file on standard input and store it durably in incoming
+    ///
+    /// The input is a tar stream with the file and its checksum in SHA256SUMS or MD5SUMS, as wal-archive and
+    /// barman-wal-archive send it. Exit code 0 means that a good copy is durable.
+    PutWal(PutWalArgs),
+
+    /// Send a WAL file to the backup host by ssh, for use as PostgreSQL's archive_command
+    ///
+    /// 'walarch wal-archive BARMAN_HOST SERVER %p' runs `barman put-wal SERVER` on the backup host. Under the name
+    /// barman-wal-archive the program is this command. Exit codes: 0 the file is durable there, 2 a
+    /// failure on this host, 3 a failure of the connection, else that of the remote command.
+    #[command(version, disable_version_flag = true, args_override_self = true)]
+    WalArchive(WalArchiveArgs),
 
     /// Receive a server's WAL by streaming replication, or set that up
     ///
@@ -409,6 +424,103 @@ impl WalRestoreArgs {
             },
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PutWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER", required_unless_present = "forced_command")]
+    pub(super) server_name: Option<String>,
+    /// Only see whether the server could receive WAL
+    #[arg(short, long)]
+    pub(super) test: bool,
+    /// Do what SSH_ORIGINAL_COMMAND says, if it is put-wal or get-wal for one of these servers
+    ///
+    /// For authorized_keys of sshd: 'restrict,command="walarch put-wal --forced-command main,other" ssh-ed25519 ...'.
+    /// The holder of that key can send and get WAL of those servers and do nothing else.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',', conflicts_with_all = ["server_name", "test"])]
+    pub(super) forced_command: Option<Vec<String>>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WalArchiveArgs {
+    #[command(flatten)]
+    pub(super) ssh: SshArgs,
+    /// Only test the connection and the configuration of the server there
+    #[arg(short, long)]
+    pub(super) test: bool,
+    /// Send an MD5 checksum, for a backup host with a Barman that knows no other
+    #[arg(long)]
+    pub(super) md5: bool,
+    #[command(flatten)]
+    pub(super) codec: SendingCodec,
+    /// Compression level: low, medium, high, or the codec's own number [default: medium]
+    #[arg(long, value_name = "LEVEL", value_parser = compression_level, allow_hyphen_values = true)]
+    pub(super) compression_level: Option<CompressionLevel>,
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// The backup host
+    #[arg(value_name = "BARMAN_HOST")]
+    pub(super) barman_host: String,
+    /// The server's section in the configuration there
+    #[arg(value_name = "SERVER_NAME")]
+    pub(super) server_name: String,
+    /// The file to send: %p of archive_command
+    #[arg(value_name = "WAL_PATH")]
+    pub(super) wal_path: PathBuf,
+}
+
+/// What a file is compressed with before it is sent; of several options the last one counts.
+#[derive(Debug, clap::Args)]
+pub(super) struct SendingCodec {
+    /// Compress the file with gzip before it is sent
+    #[arg(short = 'z', long, overrides_with_all = ["bzip2", "xz", "snappy", "zstd", "lz4"])]
+    gzip: bool,
+    /// Compress the file with bzip2 before it is sent
+    #[arg(short = 'j', long, overrides_with_all = ["xz", "snappy", "zstd", "lz4"])]
+    bzip2: bool,
+    /// Compress the file with xz before it is sent
+    #[arg(long, overrides_with_all = ["snappy", "zstd", "lz4"])]
+    xz: bool,
+    /// Compress the file with snappy before it is sent
+    #[arg(long, overrides_with_all = ["zstd", "lz4"])]
+    snappy: bool,
+    /// Compress the file with zstd before it is sent
+    #[arg(long, overrides_with = "lz4")]
+    zstd: bool,
+    /// Compress the file with lz4 before it is sent
+    #[arg(long)]
+    lz4: bool,
+}
+
+impl SendingCodec {
+    pub(super) fn compression(&self) -> Option<Compression> {
+        let chosen = [
+            (self.gzip, Compression::Gzip),
+            (self.bzip2, Compression::Bzip2),
+            (self.xz, Compression::Xz),
+            (self.snappy, Compression::Snappy),
+            (self.zstd, Compression::Zstd),
+            (self.lz4, Compression::Lz4),
+        ];
+        chosen
+            .into_iter()
+            .find_map(|(is_chosen, compression)| is_chosen.then_some(compression))
+    }
+}
+
+fn compression_level(text: &str) -> Result<CompressionLevel, String> {
+    Ok(match text.to_lowercase().as_str() {
+        "low" => CompressionLevel::Low,
+        "medium" => CompressionLevel::Medium,
+        "high" => CompressionLevel::High,
+        number => CompressionLevel::Number(
+            number
+                .parse()
+                .map_err(|_| "must be low, medium, high or an integer")?,
+        ),
+    })
 }
 
 #[derive(Debug, clap::Args)]

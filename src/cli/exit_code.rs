@@ -18,7 +18,8 @@ pub enum ExitCode {
     Unwritable,
     /// `get-wal` only: the file is there and damaged, or cannot be read or decrypted.
     Damaged,
-    /// `get-wal` only: the configuration, or a program that it names, is at fault.
+    /// `get-wal`: the configuration, or a program that it names, is at fault. Of a forced command: the key is not for what
+    /// was asked.
     Configuration,
     /// `get-wal` only: the storage does not answer.
     Connection,

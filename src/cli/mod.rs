@@ -5,12 +5,15 @@ mod args;
 mod check;
 mod cron;
 mod exit_code;
+mod forced_command;
 mod generate;
 mod get_wal;
 mod log;
 mod output;
+mod personality;
 mod privileges;
 mod processes;
+mod put_wal;
 mod rebuild_xlogdb;
 mod receive_wal;
 mod redact;
@@ -20,22 +23,24 @@ mod servers;
 mod show;
 mod status;
 mod switch_wal;
+mod wal_archive;
 mod wal_restore;
 
+use std::env;
 use std::ffi::OsString;
 use std::process;
 
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, ConfigError, ConfigFile};
-use args::{Args, Command};
+use args::{Args, Command, PutWalArgs};
 pub use exit_code::ExitCode;
 use output::Output;
 use privileges::UserRule;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    match Args::try_parse() {
+    match Args::try_parse_from(personality::command_line(env::args_os())) {
         Ok(mut args) => {
             args.are_of_process = true;
             run(args, privileges::become_user).into()
@@ -48,7 +53,7 @@ pub fn main() -> process::ExitCode {
 ///
 /// For programs that embed walarch. They must run as the configured `barman_user` already.
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Args::try_parse_from(command_line) {
+    match Args::try_parse_from(personality::command_line(command_line)) {
         Ok(args) => run(args, privileges::must_be_user),
         Err(error) => explain(&error),
     }
@@ -73,6 +78,18 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
         Some(Command::Man { command }) => {
             generate::man(command.as_deref(), Args::command(), &output);
         }
+        Some(Command::WalArchive(args)) => wal_archive::run(args, &output),
+        Some(Command::PutWal(PutWalArgs {
+            forced_command: Some(servers),
+            ..
+        })) => match forced_command::allowed(&args, servers) {
+            Ok(allowed) => return run(allowed, user_rule),
+            Err(refusal) => {
+                // For the log: whoever tries keys should leave a trace.
+                let _ = configure(&args, user_rule);
+                output.error_with_code(ExitCode::Configuration, &refusal);
+            }
+        },
         Some(Command::WalRestore(restore)) if !restore.local => {
             wal_restore::run_remote(restore, args.are_of_process, &output);
         }
@@ -110,6 +127,7 @@ fn run_configured(command: &Command, config: Config, is_process: bool, output: &
         } => {
             archive_wal::run(config, server_name, wal_path.as_deref(), output);
         }
+        Command::PutWal(args) => put_wal::run(config, args, output),
         Command::GetWal(args) => get_wal::run(config, args, output),
         Command::WalRestore(args) => wal_restore::run_local(config, args, is_process, output),
         Command::RebuildXlogdb { server_names } => {
@@ -131,6 +149,6 @@ fn run_configured(command: &Command, config: Config, is_process: bool, output: &
         Command::TerminateProcess { server_name, task } => {
             processes::terminate(config, server_name, task, output);
         }
-        Command::Completion { .. } | Command::Man { .. } => {}
+        Command::Completion { .. } | Command::Man { .. } | Command::WalArchive(_) => {}
     }
 }

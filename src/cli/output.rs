@@ -92,6 +92,12 @@ impl Output {
         self.message("_ERROR", "ERROR: ", Some(AnsiColor::Red), message);
     }
 
+    /// An error that decides the exit code.
+    pub(super) fn error_with_code(&self, code: ExitCode, message: &str) {
+        self.error(message);
+        self.exit_with(code);
+    }
+
     /// An error with what the operator can do about it.
     pub(super) fn error_with_hint(&self, error: &dyn std::fmt::Display, hint: Option<&str>) {
         match hint {

@@ -32,6 +32,20 @@ pub(super) fn select_one(config: Config, name: &str, output: &Output) -> Option<
     select(config, &[name.to_owned()], output).pop()
 }
 
+/// The one server of a command that somebody's data depends on: to do nothing, because the server is inactive, is an
+/// error.
+pub(super) fn select_one_active(
+    config: Config,
+    name: &str,
+    output: &Output,
+) -> Option<ServerConfig> {
+    if let Some(server) = config.server(name).filter(|server| !server.active) {
+        output.error(&format!("Inactive server: {}", server.name));
+        return None;
+    }
+    select_one(config, name, output)
+}
+
 /// The one server of a command that reads only, inactive or not. `None` if it cannot be used; why was printed.
 pub(super) fn select_one_to_read(
     config: Config,

@@ -8,9 +8,23 @@
 //!
 //! Either end may be Barman's.
 
+mod checksum;
+mod existing;
 mod fetch;
+mod members;
 mod patience;
+mod receive;
+mod receive_error;
+mod request;
+mod send;
 mod ssh;
+mod sweep;
 
+pub use checksum::Algorithm;
 pub use fetch::{FetchError, RemoteOutput};
+pub use patience::PatientReader;
+pub use receive::{Inbox, Notice};
+pub use receive_error::ReceiveError;
+pub use request::{Refusal, Request};
+pub use send::{SendError, Sending};
 pub use ssh::BackupHost;

@@ -12,6 +12,10 @@
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
 //! | `get_wal` | what does `get-wal` deliver, from where, in which form, and what does it refuse? |
 //! | `wal_restore` | does the client on the database host deliver the right file, now and ahead of time? |
+//! | `put_wal` | is what arrives by tar stored safely, and everything else refused? |
+//! | `put_wal_faults` | what if put-wal is killed, or a call fails, at any point? |
+//! | `wal_archive` | over a real sshd: our client and Barman's, to our put-wal and Barman's |
+//! | `forced_command` | can the holder of a key do what it is for, and nothing else? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
@@ -40,12 +44,16 @@ mod config;
 mod errors_directory;
 mod faults;
 mod get_wal;
+mod forced_command;
 mod harness;
 mod hooks;
 mod process;
+mod put_wal;
+mod put_wal_faults;
 mod readme;
 mod side_by_side;
 mod support;
 mod validation;
 mod wal_restore;
+mod wal_archive;
 mod xlogdb;

@@ -8,6 +8,7 @@
 //! | `wal` | well-formed WAL files of any size |
 //! | `cluster` | real WAL from a throw-away PostgreSQL |
 //! | `postgres` | PostgreSQL servers and standbys that live as long as a test |
+//! | `tarball` | what a client sends to put-wal, and what it should not |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
 //! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
@@ -22,6 +23,7 @@ pub mod home;
 pub mod order;
 pub mod postgres;
 pub mod sshd;
+pub mod tarball;
 pub mod tool;
 pub mod trace;
 pub mod wal;
