@@ -16,6 +16,7 @@
 //! | `put_wal_faults` | what if put-wal is killed, or a call fails, at any point? |
 //! | `wal_archive` | over a real sshd: our client and Barman's, to our put-wal and Barman's |
 //! | `forced_command` | can the holder of a key do what it is for, and nothing else? |
+//! | `restore_faults` | what if get-wal or wal-restore is killed, or a call fails, at any point? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
@@ -43,17 +44,18 @@ mod command_mode;
 mod config;
 mod errors_directory;
 mod faults;
-mod get_wal;
 mod forced_command;
+mod get_wal;
 mod harness;
 mod hooks;
 mod process;
 mod put_wal;
 mod put_wal_faults;
 mod readme;
+mod restore_faults;
 mod side_by_side;
 mod support;
 mod validation;
-mod wal_restore;
 mod wal_archive;
+mod wal_restore;
 mod xlogdb;
