@@ -16,6 +16,7 @@
 //! | `put_wal_faults` | what if put-wal is killed, or a call fails, at any point? |
 //! | `wal_archive` | over a real sshd: our client and Barman's, to our put-wal and Barman's |
 //! | `forced_command` | can the holder of a key do what it is for, and nothing else? |
+//! | `recovery` | does PostgreSQL recover, to any target, from what walarch stored? |
 //! | `restore_faults` | what if get-wal or wal-restore is killed, or a call fails, at any point? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
@@ -52,6 +53,7 @@ mod process;
 mod put_wal;
 mod put_wal_faults;
 mod readme;
+mod recovery;
 mod restore_faults;
 mod side_by_side;
 mod support;

@@ -10,6 +10,7 @@
 //! | `postgres` | PostgreSQL servers and standbys that live as long as a test |
 //! | `tarball` | what a client sends to put-wal, and what it should not |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
+//! | `life` | the life of a cluster whose WAL went through walarch, to be recovered from |
 //! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
@@ -20,6 +21,7 @@ pub mod compare;
 pub mod decode;
 pub mod faults;
 pub mod home;
+pub mod life;
 pub mod order;
 pub mod postgres;
 pub mod sshd;
