@@ -2,7 +2,9 @@
 
 use std::io::{self, Read};
 
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, find_fault};
+use crate::wal::{
+    LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, find_fault_of_plain,
+};
 
 /// How segments are judged.
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +34,15 @@ impl<R: Read> Checked<R> {
         }
     }
 
-    /// What is wrong, once everything was read. Nothing at all is wrong with every kind of file.
+    /// What is wrong, once everything was read. An empty file is wrong even where nothing is validated.
     pub(super) fn fault(&self, name: &WalName, validation: Option<Validation>) -> Option<WalFault> {
-        if self.size_bytes == 0 && name.kind() != WalKind::Partial {
-            return Some(WalFault::Empty);
+        match validation {
+            Some(Validation { system_identifier }) => {
+                find_fault_of_plain(name, self.size_bytes, &self.head, system_identifier)
+            }
+            None if name.kind() == WalKind::Partial => None,
+            None => (self.size_bytes == 0).then_some(WalFault::Empty),
         }
-        let system_identifier = validation?.system_identifier;
-        find_fault(name, self.size_bytes, &self.head, system_identifier)
     }
 
     pub(super) fn size_bytes(&self) -> u64 {

@@ -163,6 +163,9 @@ impl RestoreError {
                 CodecError::Configuration { .. } | CodecError::CommandNotStarted { .. } => {
                     return None;
                 }
+                CodecError::CommandFailed { .. } => {
+                    "is the program of the filter installed, and path_prefix right?"
+                }
                 _ => "the file itself may be good: try again when the cause is gone",
             },
             RestoreError::Unreadable { .. } => "check its permissions and its disk",
@@ -185,6 +188,7 @@ impl RestoreError {
                 Ok(fetch) => RestoreError::Fetch(fetch),
                 Err(source) => RestoreError::Unreadable { location, source },
             },
+            source if source.is_missing_command() => RestoreError::Decoder { location, source },
             source @ CodecError::CommandFailed { .. } if is_locked && is_gpg(&source) => {
                 RestoreError::NoPassphrase {
                     name: name.clone(),

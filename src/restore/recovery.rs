@@ -70,15 +70,16 @@ impl Ahead<'_> {
     /// False when the segment is neither here nor on its way.
     fn deliver(&self, name: &WalName, outlet: &mut FileOutlet) -> io::Result<bool> {
         self.wait_for(name);
-        if !self.spool.holds(name) {
+        if !self.spool.deliver(name, outlet)? {
             return Ok(false);
         }
+        // Only now: what lies behind the position is removed.
         if let Some(position) = self.spool.position() {
             let segment_size = position.segment_size;
             let name = name.clone();
             self.go_on(&Position { name, segment_size })?;
         }
-        self.spool.deliver(name, outlet)
+        Ok(true)
     }
 
     /// Waits while the segment is on its way: asking for it once more would be no faster.

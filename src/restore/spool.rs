@@ -104,8 +104,7 @@ impl Spool {
         self.path(name.as_str())
     }
 
-    /// Puts a segment that was fetched ahead to `goal`. False when there is no good one. Then or later, nobody finds it
-    /// here again.
+    /// Delivers a segment that was fetched ahead, and forgets it. False when there is no good one.
     pub(super) fn deliver(&self, name: &WalName, outlet: &mut FileOutlet) -> io::Result<bool> {
         let path = self.segment(name);
         let Some(file) = self.good(name, &path)? else {

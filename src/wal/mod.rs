@@ -11,7 +11,7 @@ mod pages;
 mod range;
 
 pub use continuity::{Coverage, Gap};
-pub use fault::{WalFault, find_fault};
+pub use fault::{WalFault, find_fault, find_fault_of_plain};
 pub use history::{Ancestor, InvalidHistory, TimelineHistory, read_history};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};

@@ -10,10 +10,14 @@
 //! | `errors_directory` | does everything that is set aside arrive, and nothing else? |
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
+//! | `get_wal` | what does `get-wal` deliver, from where, in which form, and what does it refuse? |
+//! | `wal_restore` | does the client on the database host deliver the right file, now and ahead of time? |
 //! | `put_wal` | is what arrives by tar stored safely, and everything else refused? |
 //! | `put_wal_faults` | what if put-wal is killed, or a call fails, at any point? |
 //! | `wal_archive` | over a real sshd: our client and Barman's, to our put-wal and Barman's |
 //! | `forced_command` | can the holder of a key do what it is for, and nothing else? |
+//! | `recovery` | does PostgreSQL recover, to any target, from what walarch stored? |
+//! | `restore_faults` | what if get-wal or wal-restore is killed, or a call fails, at any point? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `check` | does `check` judge as Barman does, more truthfully where it must, and without a trace? |
 //! | `status` | does `status` show what Barman shows of the WAL side, and the receiver and the queues? |
@@ -54,6 +58,7 @@ mod cron;
 mod errors_directory;
 mod faults;
 mod forced_command;
+mod get_wal;
 mod harness;
 mod hooks;
 mod inspection;
@@ -64,7 +69,9 @@ mod put_wal;
 mod put_wal_faults;
 mod readme;
 mod receive;
+mod recovery;
 mod replication_status;
+mod restore_faults;
 mod retention;
 mod side_by_side;
 mod status;
@@ -73,4 +80,5 @@ mod switch_wal;
 mod unattended;
 mod validation;
 mod wal_archive;
+mod wal_restore;
 mod xlogdb;

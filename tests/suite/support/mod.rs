@@ -13,6 +13,7 @@
 //! | `holder` | processes that hold a lock as a running task does |
 //! | `tarball` | what a client sends to put-wal, and what it should not |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
+//! | `life` | the life of a cluster whose WAL went through walarch, to be recovered from |
 //! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
@@ -25,6 +26,7 @@ pub mod decode;
 pub mod faults;
 pub mod holder;
 pub mod home;
+pub mod life;
 pub mod monitored;
 pub mod order;
 pub mod postgres;

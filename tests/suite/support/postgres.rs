@@ -96,6 +96,21 @@ impl Postgres {
         standby
     }
 
+    /// A server of Debian's version that recovers from a copy of a base backup, with these settings. It is told the
+    /// folder before it starts, to put things there. Returns when it answers, or has given up.
+    pub fn recovering(backup: &Path, settings: impl FnOnce(&str) -> String) -> Self {
+        let mut postgres = Self::folder(newest_of_debian());
+        let data = postgres.data();
+        let copied = Command::new("cp").arg("-a").arg(backup).arg(&data).status();
+        assert!(copied.unwrap().success());
+        let settings = settings(postgres.socket());
+        fs::write(data.join("recovery.signal"), "").unwrap();
+        postgres.configure(&settings);
+        postgres.give(postgres.folder.path());
+        postgres.run();
+        postgres
+    }
+
     fn folder(bin: PathBuf) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("walarch-pg.")
