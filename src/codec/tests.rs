@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::CompressionLevel;
 
+mod zstd_frames;
+
 const IN_PROCESS: [Compression; 8] = [
     Compression::Gzip,
     Compression::PyGzip,

@@ -172,7 +172,13 @@ impl Archive<'_> {
         let permit = permits.take();
         let encoding = self
             .encoder
-            .encode(&mut source.file, size_bytes, carried, &mut *staged)
+            .encode_on_threads(
+                permit.threads(),
+                &mut source.file,
+                size_bytes,
+                carried,
+                &mut *staged,
+            )
             .map_err(|error| match error {
                 CodecError::ReadSource(error) => source_error(&source.path)(error),
                 CodecError::SourceSize { .. } => {
