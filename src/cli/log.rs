@@ -117,7 +117,7 @@ impl<S: Subscriber> Layer<S> for Log {
 /// What `TZ` says, else `/etc/localtime`.
 ///
 /// Left to itself, jiff looks up the name behind the link `/etc/localtime`, for which it lists the whole
-/// database: three hundred system calls, in a process that may live for ten milliseconds.
+/// database: a hundred system calls, in a process that may live for ten milliseconds.
 static LOCAL_TIME: LazyLock<TimeZone> = LazyLock::new(|| {
     let linked = match env::var_os("TZ") {
         None => fs::read("/etc/localtime").ok(),

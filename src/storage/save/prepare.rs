@@ -127,6 +127,10 @@ impl Archive<'_> {
         match self.storage.find(&wal.name) {
             Ok(None) => {}
             Ok(Some(stored)) => {
+                // A run that adopted the file was cut off, and the sender may write to it again.
+                self.storage.detach(&source).map_err(|error| {
+                    SaveError::archived_copy(&wal.name, error.location, error.source)
+                })?;
                 let likeness = self.compare(&source, &stored)?;
                 return Ok(Prepared::Found {
                     stored,
