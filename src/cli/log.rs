@@ -1,13 +1,15 @@
 //! The log: lines in the form that Barman's `log_format` asks for.
 
+use std::env;
 use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use jiff::Zoned;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -129,7 +131,7 @@ impl<S: Subscriber> Layer<S> for Log {
             number,
             logger: event.metadata().target().replace("::", "."),
             message: redact(&message.0),
-            time: Zoned::now(),
+            time: Timestamp::now().to_zoned(LOCAL_TIME.clone()),
         };
         let line = format!("{}\n", record.render(&self.format));
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +142,20 @@ impl<S: Subscriber> Layer<S> for Log {
         };
     }
 }
+
+/// What `TZ` says, else `/etc/localtime`.
+///
+/// Left to itself, jiff looks up the name behind the link `/etc/localtime`, for which it lists the whole
+/// database: a hundred system calls, in a process that may live for ten milliseconds.
+static LOCAL_TIME: LazyLock<TimeZone> = LazyLock::new(|| {
+    let linked = match env::var_os("TZ") {
+        None => fs::read("/etc/localtime").ok(),
+        Some(_) => None,
+    };
+    linked
+        .and_then(|rules| TimeZone::tzif("", &rules).ok())
+        .unwrap_or_else(TimeZone::system)
+});
 
 #[derive(Default)]
 struct Message(String);
@@ -247,7 +263,7 @@ mod tests {
             time: "2026-11-21T12:00:00.0421Z"
                 .parse::<jiff::Timestamp>()
                 .unwrap()
-                .to_zoned(jiff::tz::TimeZone::UTC),
+                .to_zoned(TimeZone::UTC),
         };
         let format = "%(asctime)s [%(process)s] %(name)s %(levelname)s: %(message)s";
         let pid = std::process::id();

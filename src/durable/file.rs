@@ -39,9 +39,21 @@ impl Identity {
     }
 
     /// Whether another name stands for the same file.
-    fn same_file(&self, path: &Path) -> bool {
+    pub fn same_file(&self, path: &Path) -> bool {
         fs::symlink_metadata(path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode))
+    }
+}
+
+/// When a file was last touched in any way. Nobody can set that, unlike the modification time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision((i64, i64));
+
+impl Revision {
+    /// The revision of an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Revision((metadata.ctime(), metadata.ctime_nsec())))
     }
 }
 

@@ -314,3 +314,26 @@ fn a_leftover_that_is_a_hard_link_to_the_source_does_not_harm_it() {
     staged.write_all(b"co").unwrap();
     assert_eq!(fs::read(&source.path).unwrap(), b"content");
 }
+
+#[test]
+fn what_is_written_to_a_source_after_detaching_does_not_reach_the_archive() {
+    let home = TempDir::new().unwrap();
+    let root = home.path().join("wals");
+    let storage = Local::new(&root, &ServerConfig::with_defaults("main", &root));
+    let bench = Bench {
+        storage: &storage,
+        sources: home.path(),
+    };
+    let source = bench.source(SEGMENT, b"content");
+    let sealed = storage.adopt(&source).unwrap().unwrap();
+    assert!(sealed.is_shared());
+    sealed.publish().unwrap();
+    assert!(storage.detach(&source).unwrap());
+    fs::write(&source.path, b"another").unwrap();
+    assert_eq!(bench.content(SEGMENT), b"content");
+    assert!(!storage.detach(&source).unwrap());
+    let left: Vec<_> = fs::read_dir(root.join("0000000100000000"))
+        .unwrap()
+        .collect();
+    assert_eq!(left.len(), 1);
+}

@@ -1,10 +1,12 @@
 //! A directory of this host, laid out as Barman lays it out.
 
+mod staged;
+
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +19,11 @@ use super::{
     WalStorageStrategy,
 };
 use crate::catalog::{WalFileInfo, modification_time_s};
-use crate::codec::{self, Encoding, HEAD_SIZE_BYTES};
+use crate::codec::{self, HEAD_SIZE_BYTES};
 use crate::config::{Encryption, ServerConfig};
-use crate::durable::{self, Identity, Publication, Temporary};
+use crate::durable::{self, Identity, Temporary};
 use crate::wal::WalName;
-
-/// Nobody else reads a file that is still being written.
-const STAGED_MODE: u32 = 0o600;
+use staged::{STAGED_MODE, Sealed, Staged, copy};
 
 /// `wals_directory`: segments in one directory per 4 GiB of WAL, history files beside those.
 #[derive(Debug)]
@@ -240,6 +240,7 @@ impl WalStorageStrategy for Local {
                 temporary,
                 goal: self.path(&source.name),
                 info: source.info(),
+                is_shared: false,
             },
             file,
             path,
@@ -265,12 +266,25 @@ impl WalStorageStrategy for Local {
                     temporary,
                     goal,
                     info: source.info(),
+                    is_shared: true,
                 })))
             }
             // Another file system, or one without hard links: a copy will do, and if the trouble
             // is a different one, the copy will meet it and report it.
             Err(_) => Ok(None),
         }
+    }
+
+    fn detach(&self, source: &Source) -> Result<bool, StorageError> {
+        let goal = self.path(&source.name);
+        if !Identity::of(&source.metadata).same_file(&goal) {
+            return Ok(false);
+        }
+        let path = self.temporary_path(&source.name);
+        copy(source, &path)
+            .and_then(|temporary| temporary.replace(&goal))
+            .map_err(Self::error("make a copy of", &source.path))?;
+        Ok(true)
     }
 
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {
@@ -386,60 +400,4 @@ fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
     names.sort();
     Ok(names)
-}
-
-struct Staged {
-    sealed: Sealed,
-    file: File,
-    path: PathBuf,
-    source: fs::Metadata,
-}
-
-struct Sealed {
-    temporary: Temporary,
-    goal: PathBuf,
-    info: WalFileInfo,
-}
-
-impl Write for Staged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl StagedWal for Staged {
-    fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {
-        let Staged {
-            mut sealed,
-            file,
-            path,
-            source,
-        } = *self;
-        let size_bytes = durable::keep_attributes(&file, &source)
-            .and_then(|()| durable::sync_file(&file, &path))
-            .and_then(|()| Ok(file.metadata()?.size()))
-            .map_err(Local::error("write", &path))?;
-        sealed.info.size_bytes = size_bytes;
-        sealed.info.compression = encoding.compression.map(|codec| codec.name().to_owned());
-        sealed.info.encryption = encoding
-            .encryption
-            .map(|encryption| encryption.name().to_owned());
-        Ok(Box::new(sealed))
-    }
-}
-
-impl SealedWal for Sealed {
-    fn info(&self) -> &WalFileInfo {
-        &self.info
-    }
-
-    fn publish(self: Box<Self>) -> Result<Publication, StorageError> {
-        self.temporary
-            .publish(&self.goal)
-            .map_err(Local::error("publish", &self.goal))
-    }
 }

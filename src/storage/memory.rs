@@ -189,6 +189,10 @@ impl WalStorageStrategy for Memory {
         Ok(None)
     }
 
+    fn detach(&self, _source: &Source) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {
         for stored in published {
             self.check(Step::Sync, &stored.info.name)?;

@@ -106,7 +106,7 @@ pub struct StoredWal {
 ///
 /// # Threads
 ///
-/// `find`, `open`, `stage`, `adopt` and `seal` run on worker threads, for different files at a time;
+/// `find`, `open`, `stage`, `adopt`, `detach` and `seal` run on worker threads, for different files at a time;
 /// `publish` and `sync` on one.
 pub trait WalStorageStrategy: Debug + Send + Sync {
     /// Where a file of this name is, or would be.
@@ -124,6 +124,11 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
     /// Takes over the bytes of `source` as they are without copying them, if this storage can;
     /// they are durable then. `None` means that the caller must write a copy.
     fn adopt(&self, source: &Source) -> Result<Option<Box<dyn SealedWal>>, StorageError>;
+
+    /// Gives an archived file bytes of its own, durably, if it still shares them with `source`: an
+    /// adopted file does until its source is removed, and whoever writes to the source then writes to the
+    /// archive. Returns whether it did.
+    fn detach(&self, source: &Source) -> Result<bool, StorageError>;
 
     /// Makes files durable under their final names: one step for all of them.
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError>;
@@ -179,6 +184,11 @@ pub trait StagedWal: Write + Send {
 pub trait SealedWal: Send {
     /// What xlogdb will say of the file.
     fn info(&self) -> &WalFileInfo;
+
+    /// Whether these are the very bytes of the source, not a copy.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Gives the file its final name, unless that is taken.
     fn publish(self: Box<Self>) -> Result<Publication, StorageError>;

@@ -111,7 +111,7 @@ pub struct Archive<'a> {
     pub validation: Option<Validation>,
     /// Tells which codec a file carries.
     pub recognition: &'a Recognition,
-    /// How many files are staged at a time.
+    /// How many files are encoded at a time, and how many threads one that goes alone may use.
     pub jobs: NonZeroUsize,
     /// When this becomes true, files that are not staged yet stay in the queue.
     pub stop: &'a AtomicBool,
@@ -217,7 +217,7 @@ impl Archive<'_> {
     }
 
     fn save_one(&self, wal: &WalFile, run: &Run<'_>) -> FileResult {
-        match self.prepare(wal, &Permits::new(NonZeroUsize::MIN), run.keeper) {
+        match self.prepare(wal, &Permits::for_one(self.jobs), run.keeper) {
             Ok(prepared) => self
                 .commit(vec![(wal, Ok(prepared))], run.keeper)
                 .pop()

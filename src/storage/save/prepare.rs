@@ -125,6 +125,10 @@ impl Archive<'_> {
         match self.storage.find(&wal.name) {
             Ok(None) => {}
             Ok(Some(stored)) => {
+                // A run that adopted the file was cut off, and the sender may write to it again.
+                self.storage.detach(&source).map_err(|error| {
+                    SaveError::archived_copy(&wal.name, error.location, error.source)
+                })?;
                 let likeness = self.comparison().compare(&source, &stored)?;
                 return Ok(Prepared::Found {
                     stored,
@@ -160,7 +164,13 @@ impl Archive<'_> {
         let permit = permits.take();
         let encoding = self
             .encoder
-            .encode(&mut source.file, size_bytes, carried, &mut *staged)
+            .encode_on_threads(
+                permit.threads(),
+                &mut source.file,
+                size_bytes,
+                carried,
+                &mut *staged,
+            )
             .map_err(|error| match error {
                 CodecError::ReadSource(error) => source_error(&source.path)(error),
                 CodecError::SourceSize { .. } => {
