@@ -22,6 +22,9 @@
 //! what happens into lines, the log and an exit code. The rest never prints and never exits; it
 //! returns errors, and tells an [`observe::Observer`] what happens meanwhile.
 //!
+//! [`restore`] goes the other way: it finds a file, decodes and checks it, and delivers it whole or
+//! not at all.
+//!
 //! # The two traits
 //!
 //! [`archiver::WalArchiver`] is a place where WAL comes from, [`storage::WalStorageStrategy`] one
@@ -42,5 +45,8 @@ pub mod hooks;
 pub mod observe;
 pub mod postgres;
 pub mod receiver;
+pub mod restore;
+pub mod shipping;
 pub mod storage;
+pub mod units;
 pub mod wal;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::queue::Queue;
-use super::{Batch, WalArchiver};
+use super::{Batch, CheckReport, ServerState, StatusReport, WalArchiver, receiver_report};
 use crate::config::ServerConfig;
 use crate::storage::{SourceKeeper, WalFile};
 use crate::wal::{WalKind, WalName};
@@ -60,6 +60,14 @@ impl WalArchiver for Streaming {
 
     fn set_stranger_aside(&self, path: &Path) -> io::Result<PathBuf> {
         self.queue.move_to_errors(path, "unknown")
+    }
+
+    fn check(&self, state: &ServerState, report: &mut CheckReport) {
+        receiver_report::check(state, report);
+    }
+
+    fn status(&self, state: &ServerState, report: &mut StatusReport) {
+        receiver_report::status(state, report);
     }
 }
 

@@ -290,6 +290,8 @@ pub struct ServerConfig {
     pub streaming_wals_directory: PathBuf,
     /// `errors_directory`
     pub errors_directory: PathBuf,
+    /// `basebackups_directory`: what Barman says there of base backups tells which WAL they need.
+    pub basebackups_directory: PathBuf,
     /// `wals_directory`
     pub wals_directory: WalsDirectory,
     /// Where `SERVER-xlog.db` lives: `xlogdb_directory`, or `BACKUP_DIRECTORY/meta` where that would be in the cloud.

@@ -18,9 +18,6 @@ use crate::postgres::{
 };
 use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, Lsn, SegmentSize};
 
-/// What Barman calls itself in `pg_stat_activity`.
-const APPLICATION_NAME: &str = "barman";
-
 /// How often, and after which pause, a slot is looked at again that is in use: the server needs a
 /// moment to notice that a receiver was killed.
 const SLOT_RETRIES: u32 = 10;
@@ -103,10 +100,7 @@ pub(super) fn connect_ordinary(
     limits: Limits,
 ) -> Result<Connection, PostgresError> {
     let conninfo = Conninfo::parse(server.conninfo.as_deref().unwrap_or_default())?;
-    Connection::open(
-        &conninfo.with_default("application_name", APPLICATION_NAME),
-        limits,
-    )
+    Connection::open(&conninfo.for_queries(), limits)
 }
 
 /// A connection for replication commands.

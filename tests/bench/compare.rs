@@ -16,6 +16,8 @@
 
 #[path = "compare/corpus.rs"]
 mod corpus;
+#[path = "compare/cpu.rs"]
+mod cpu;
 #[path = "compare/home.rs"]
 mod home;
 #[path = "compare/memory.rs"]
@@ -55,7 +57,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("none", throughput::none),
     ("idle", throughput::idle),
     ("single", single::single),
-    ("cpu", throughput::cpu),
+    ("cpu", cpu::cpu),
     ("memory", memory::memory),
     ("queue", queue::queue),
     ("receive", receive::receive),

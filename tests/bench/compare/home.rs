@@ -1,5 +1,6 @@
 //! Barman homes, in which both tools work alike.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,14 @@ impl Home {
         // What was prepared must not be written while the clock runs.
         sync();
         probe::measure(program, arguments)
+    }
+
+    /// Where a segment of this name is stored.
+    pub(crate) fn stored_path(&self, segment: &Path) -> Result<PathBuf> {
+        let name = segment.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or("a segment without a name")?;
+        let directory = name.get(..16).ok_or("no name of a segment")?;
+        Ok(self.wals().join(directory).join(name))
     }
 
     /// How many WAL files are stored, and how large they are together.
