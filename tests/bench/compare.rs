@@ -22,6 +22,8 @@ mod home;
 mod memory;
 #[path = "compare/probe.rs"]
 mod probe;
+#[path = "compare/put.rs"]
+mod put;
 #[path = "compare/queue.rs"]
 mod queue;
 #[path = "compare/single.rs"]
@@ -53,6 +55,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("none", throughput::none),
     ("idle", throughput::idle),
     ("single", single::single),
+    ("put", put::put),
     ("cpu", throughput::cpu),
     ("memory", memory::memory),
     ("queue", queue::queue),
