@@ -4,6 +4,8 @@
 //! # The way of a file
 //!
 //! ```text
+//! shipping     put-wal: a tar stream over ssh becomes a file in a queue; wal-archive, its other end
+//!    |
 //! archiver     one look into a queue: what is there, in which order, what must stay
 //!    |
 //! storage      Archive::save, the one pipeline

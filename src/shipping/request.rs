@@ -82,17 +82,7 @@ impl Request {
         if !PROGRAMS.contains(&called) {
             return Err(Refusal::Program(program));
         }
-        let mut config = None;
-        let command = loop {
-            let word = words.next().ok_or(Refusal::Nothing)?;
-            match word.as_str() {
-                "-c" | "--config" => config = Some(words.next().ok_or(Refusal::Arguments)?),
-                _ => match word.strip_prefix("--config=") {
-                    Some(path) => config = Some(path.to_owned()),
-                    None => break word,
-                },
-            }
-        };
+        let (config, command) = config_and_command(&mut words)?;
         let (flags, numbers, names): (&[&str], &[&str], usize) = match command.as_str() {
             "put-wal" => (&[], &[], 1),
             "get-wal" => (&GET_WAL_FLAGS, &GET_WAL_NUMBERS, 2),
@@ -122,6 +112,23 @@ impl Request {
         request.server = named.first().cloned().unwrap_or_default();
         request.words.extend(named);
         Ok(request)
+    }
+}
+
+/// The command, and the configuration file that is named before it.
+fn config_and_command(
+    words: &mut dyn Iterator<Item = String>,
+) -> Result<(Option<String>, String), Refusal> {
+    let mut config = None;
+    loop {
+        let word = words.next().ok_or(Refusal::Nothing)?;
+        match word.as_str() {
+            "-c" | "--config" => config = Some(words.next().ok_or(Refusal::Arguments)?),
+            _ => match word.strip_prefix("--config=") {
+                Some(path) => config = Some(path.to_owned()),
+                None => return Ok((config, word)),
+            },
+        }
     }
 }
 

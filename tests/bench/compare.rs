@@ -24,6 +24,8 @@ mod home;
 mod memory;
 #[path = "compare/probe.rs"]
 mod probe;
+#[path = "compare/put.rs"]
+mod put;
 #[path = "compare/queue.rs"]
 mod queue;
 #[path = "compare/receive.rs"]
@@ -58,6 +60,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("idle", throughput::idle),
     ("single", single::single),
     ("cpu", cpu::cpu),
+    ("put", put::put),
     ("memory", memory::memory),
     ("queue", queue::queue),
     ("receive", receive::receive),

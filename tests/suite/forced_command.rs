@@ -206,7 +206,10 @@ fn a_restricted_key_archives_and_opens_no_shell() {
         };
         restore(Tool::Barman);
         restore(Walarch);
-        let run = archive("other").exits(5);
+        let run = archive("other");
+        // Barman's client calls it a broken pipe when the refusal comes before it has sent everything.
+        let expected: &[i32] = if tool == Walarch { &[5] } else { &[5, 2] };
+        assert!(expected.contains(&run.code), "{run:?}");
         assert!(
             run.stderr.contains("not for server 'other'"),
             "{}",

@@ -1,15 +1,16 @@
 //! `put-wal`: a tar stream becomes a durable file in `incoming`, or an error and nothing.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::home::{Home, mode, names, put};
 use crate::support::tarball::{
     DIRECTORY, EXTENDED, REGULAR, SYMBOLIC_LINK, TIME_S, Tarball, sha256, stream, stream_by_tools,
 };
-use crate::support::tool::{Barman, Run, Tool, Walarch, input_of};
+use crate::support::tool::{Barman, Run, Tool, Walarch, finish, input_of, start_with};
 use crate::support::trace::{CHANGING, Effect, traced_with};
 use crate::support::wal::{self, MIB, Segment};
 
@@ -480,6 +481,41 @@ fn what_dead_processes_left_is_swept_and_nothing_else() {
     expected.push(FIRST.to_owned());
     expected.sort();
     assert_eq!(names(&home.incoming()), expected);
+}
+
+#[test]
+fn of_senders_at_the_same_time_only_those_whose_file_is_there_succeed() {
+    for before in [None, Some(&first()[..5000]), Some(&[0; 5000][..])] {
+        let home = Home::new();
+        if let Some(before) = before {
+            put(&home.incoming(), FIRST, before);
+        }
+        let contents = [first(), Segment::small(1).seed(9).bytes()];
+        let inputs = [0, 1].map(|which| {
+            let path = home.root().join(format!("input.{which}"));
+            fs::write(&path, stream(FIRST, &contents[which])).unwrap();
+            path
+        });
+        let senders: Vec<_> = (0..8)
+            .map(|number| {
+                let which = number % 2;
+                let input = File::open(&inputs[which]).unwrap();
+                let child = start_with(&mut Walarch.command(&home, &PUT), input.into());
+                (which, child)
+            })
+            .collect();
+        let succeeded: Vec<usize> = senders
+            .into_iter()
+            .filter_map(|(which, child)| {
+                let run = finish(child, Duration::from_secs(60));
+                (run.code == 0).then_some(which)
+            })
+            .collect();
+        let found = fs::read(home.incoming().join(FIRST)).unwrap();
+        assert!(!succeeded.is_empty());
+        assert!(succeeded.iter().all(|which| contents[*which] == found));
+        assert_eq!(names(&home.incoming()), [FIRST]);
+    }
 }
 
 #[test]
