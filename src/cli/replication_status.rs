@@ -10,6 +10,7 @@ use crate::postgres::{
     Connection, Conninfo, Limits, PostgresError, StreamingClient, current_position,
     streaming_clients, user_without_statistics,
 };
+use crate::units::pretty_size;
 use crate::wal::Lsn;
 
 /// Shows who streams from the servers.
@@ -173,7 +174,7 @@ fn lines(client: &StreamingClient) -> Vec<(&'static str, String)> {
     let labels = ["Sent LSN   ", "Write LSN  ", "Flush LSN  ", "Replay LSN "];
     for (label, (_, position)) in labels.into_iter().zip(positions(client)) {
         if let Some((lsn, difference)) = with_difference(position, client) {
-            let size = pretty_size(difference);
+            let size = pretty_difference(difference);
             lines.push((label, format!("{lsn} (diff: {size})")));
         }
     }
@@ -233,7 +234,10 @@ fn full_json(client: &StreamingClient) -> Value {
         if let Some((lsn, difference)) = with_difference(position, client) {
             let more = [
                 (format!("{key}_lsn"), json!(lsn.to_string())),
-                (format!("{key}_lsn_diff"), pretty_size(difference).into()),
+                (
+                    format!("{key}_lsn_diff"),
+                    pretty_difference(difference).into(),
+                ),
                 (format!("{key}_lsn_diff_bytes"), difference.into()),
             ];
             merge(&mut values, Map::from_iter(more).into());
@@ -295,26 +299,10 @@ fn sync_stage(client: &StreamingClient) -> String {
     }
 }
 
-/// A number of bytes for people, as Barman writes it: `-1.5 MiB`.
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "one digit after the point is printed"
-)]
-fn pretty_size(size_bytes: i64) -> String {
-    const UNITS: [&str; 8] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
-    if size_bytes.unsigned_abs() < 1024 {
-        return format!("{size_bytes} B");
-    }
-    let mut size = size_bytes as f64;
-    let mut shown = String::new();
-    for unit in UNITS {
-        size /= 1024.0;
-        shown = format!("{size:.1} {unit}");
-        if size.abs() < 1024.0 {
-            break;
-        }
-    }
-    shown
+/// A difference in bytes, as Barman writes it: `-1.5 MiB`.
+fn pretty_difference(difference: i64) -> String {
+    let sign = if difference < 0 { "-" } else { "" };
+    format!("{sign}{}", pretty_size(difference.unsigned_abs()))
 }
 
 /// As Python's `str.capitalize`.
