@@ -28,7 +28,7 @@ pub use problem::Problem;
 use super::{Contents, PlainWal, first_header, segment_size};
 use crate::catalog::{Catalog, CatalogError};
 use crate::wal::{Coverage, WalName, WalRange};
-use file::Verified;
+use file::{Cluster, Verified};
 use listed::Listed;
 
 /// How many files may be under way between the producer and the collector.
@@ -149,8 +149,11 @@ impl Verification<'_> {
     /// then what is missing.
     pub fn run(&self, notice: &mut dyn FnMut(&Progress<'_>)) -> Result<VerifySummary, VerifyError> {
         let header = first_header(&self.plain, self.catalog)?;
-        let foreign = header.map(|header| header.system_identifier);
-        let system_identifier = self.system_identifier.or(foreign);
+        let said = header.map(|header| header.system_identifier);
+        let cluster = Cluster {
+            system_identifier: self.system_identifier.or(said),
+            segment_size_bytes: header.map(|header| header.segment_size_bytes.into()),
+        };
         let coverage = Coverage::new(segment_size(&self.plain, self.catalog)?);
         let gate = Gate::default();
         let (mut collected, listing) = thread::scope(|scope| {
@@ -160,7 +163,7 @@ impl Verification<'_> {
             let gate = &gate;
             for _ in 0..self.jobs.get() {
                 let (waiting, results) = (Arc::clone(&waiting), results.clone());
-                scope.spawn(move || self.work(&waiting, system_identifier, &results));
+                scope.spawn(move || self.work(&waiting, cluster, &results));
             }
             // Without workers nobody may wait for them.
             drop((waiting, results));
@@ -244,7 +247,7 @@ impl Verification<'_> {
     fn work(
         &self,
         waiting: &Mutex<Receiver<Job>>,
-        system_identifier: Option<u64>,
+        cluster: Cluster,
         results: &Sender<(usize, Option<Verified>)>,
     ) {
         let mut buffer = file::buffer();
@@ -255,7 +258,7 @@ impl Verification<'_> {
                 .recv();
             let Ok(job) = job else { return };
             let number = job.number;
-            let verified = file::verify(&self.plain, &job, system_identifier, &mut buffer);
+            let verified = file::verify(&self.plain, &job, cluster, &mut buffer);
             if results.send((number, verified)).is_err() {
                 return;
             }
