@@ -30,6 +30,8 @@ mod single;
 mod table;
 #[path = "compare/throughput.rs"]
 mod throughput;
+#[path = "compare/verify.rs"]
+mod verify;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -56,6 +58,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("cpu", throughput::cpu),
     ("memory", memory::memory),
     ("queue", queue::queue),
+    ("verify", verify::verify),
 ];
 
 /// What every measurement needs.
