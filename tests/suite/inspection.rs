@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::cluster::real_wal;
 use crate::support::compare::masked;
 use crate::support::home::{Home, put, tree};
 use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
@@ -277,6 +278,23 @@ fn a_good_archive_of_any_codec_has_no_problems() {
             paths,
             "verifying changes nothing"
         );
+    }
+}
+
+#[test]
+fn what_postgresql_wrote_has_no_problems() {
+    let real = real_wal();
+    for options in [&[][..], &[("compression", "zstd")]] {
+        let home = Home::with(options);
+        for (name, bytes) in &real.archived {
+            put(&home.incoming(), name, bytes);
+        }
+        let (partial, bytes) = &real.partial;
+        put(&home.incoming(), partial, bytes);
+        home.archive().exits(0);
+        assert_eq!(problems(&home, &[]), []);
+        let run = home.run(&["list-wals", "main"]).exits(0);
+        assert!(run.stdout.ends_with("no gaps\n"), "{}", run.stdout);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::{Job, Problem};
+use super::Problem;
+use super::produce::Job;
 use crate::codec::CodecError;
 use crate::storage::PlainWal;
 use crate::wal::{
