@@ -36,6 +36,8 @@ mod single;
 mod table;
 #[path = "compare/throughput.rs"]
 mod throughput;
+#[path = "compare/verify.rs"]
+mod verify;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -64,6 +66,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("memory", memory::memory),
     ("queue", queue::queue),
     ("receive", receive::receive),
+    ("verify", verify::verify),
 ];
 
 /// What every measurement needs.
