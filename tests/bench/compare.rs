@@ -14,6 +14,8 @@
 // It talks to a terminal, and what it makes and removes is thrown away anyway.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
+#[path = "compare/check.rs"]
+mod check;
 #[path = "compare/corpus.rs"]
 mod corpus;
 #[path = "compare/home.rs"]
@@ -56,6 +58,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("cpu", throughput::cpu),
     ("memory", memory::memory),
     ("queue", queue::queue),
+    ("check", check::check),
 ];
 
 /// What every measurement needs.

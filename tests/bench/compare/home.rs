@@ -37,11 +37,12 @@ impl Home {
         let home = root.display();
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
-        writeln!(
-            text,
-            "backup_method = postgres\nconninfo = host=/nonexistent"
-        )?;
-        writeln!(text, "streaming_conninfo = host=/nonexistent")?;
+        writeln!(text, "backup_method = postgres")?;
+        // Archiving needs no server.
+        if !options.iter().any(|option| option.starts_with("conninfo")) {
+            writeln!(text, "conninfo = host=/nonexistent")?;
+            writeln!(text, "streaming_conninfo = host=/nonexistent")?;
+        }
         for option in options {
             writeln!(text, "{option}")?;
         }
@@ -56,6 +57,10 @@ impl Home {
 
     pub(crate) fn incoming(&self) -> PathBuf {
         self.root.join("main/incoming")
+    }
+
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.root.join("main/meta")
     }
 
     pub(crate) fn wals(&self) -> PathBuf {
@@ -77,14 +82,20 @@ impl Home {
 
     /// Runs `archive-wal main` on a quiet disk; `path` is a file for walarch to archive directly.
     pub(crate) fn archive(&self, bench: &Bench, tool: Tool, path: Option<&Path>) -> Result<Cost> {
+        let mut arguments = vec![Path::new("archive-wal"), Path::new("main")];
+        arguments.extend(path);
+        self.run(bench, tool, &arguments)
+    }
+
+    /// Runs a command that must succeed.
+    pub(crate) fn run(&self, bench: &Bench, tool: Tool, command: &[&Path]) -> Result<Cost> {
         let program = match tool {
             Tool::Walarch => Path::new(WALARCH),
             Tool::Barman => &bench.barman,
         };
         let configuration = self.configuration();
         let mut arguments = vec![Path::new("-q"), Path::new("-c"), &configuration];
-        arguments.extend([Path::new("archive-wal"), Path::new("main")]);
-        arguments.extend(path);
+        arguments.extend(command);
         // What was prepared must not be written while the clock runs.
         sync();
         probe::measure(program, arguments)
