@@ -14,6 +14,8 @@
 // It talks to a terminal, and what it makes and removes is thrown away anyway.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
+#[path = "compare/check.rs"]
+mod check;
 #[path = "compare/corpus.rs"]
 mod corpus;
 #[path = "compare/cpu.rs"]
@@ -66,6 +68,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("memory", memory::memory),
     ("queue", queue::queue),
     ("receive", receive::receive),
+    ("check", check::check),
     ("verify", verify::verify),
 ];
 

@@ -39,8 +39,8 @@ impl Home {
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
         writeln!(text, "backup_method = postgres")?;
-        let names_server = |option: &&str| option.starts_with("conninfo");
-        if !options.iter().any(names_server) {
+        // Archiving needs no server.
+        if !options.iter().any(|option| option.starts_with("conninfo")) {
             writeln!(text, "conninfo = host=/nonexistent")?;
             writeln!(text, "streaming_conninfo = host=/nonexistent")?;
         }
@@ -64,6 +64,10 @@ impl Home {
         self.root.join("main/streaming")
     }
 
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.root.join("main/meta")
+    }
+
     pub(crate) fn wals(&self) -> PathBuf {
         self.root.join("main/wals")
     }
@@ -83,14 +87,20 @@ impl Home {
 
     /// Runs `archive-wal main` on a quiet disk; `path` is a file for walarch to archive directly.
     pub(crate) fn archive(&self, bench: &Bench, tool: Tool, path: Option<&Path>) -> Result<Cost> {
+        let mut arguments = vec![Path::new("archive-wal"), Path::new("main")];
+        arguments.extend(path);
+        self.run(bench, tool, &arguments)
+    }
+
+    /// Runs a command that must succeed.
+    pub(crate) fn run(&self, bench: &Bench, tool: Tool, command: &[&Path]) -> Result<Cost> {
         let program = match tool {
             Tool::Walarch => Path::new(WALARCH),
             Tool::Barman => &bench.barman,
         };
         let configuration = self.configuration();
         let mut arguments = vec![Path::new("-q"), Path::new("-c"), &configuration];
-        arguments.extend([Path::new("archive-wal"), Path::new("main")]);
-        arguments.extend(path);
+        arguments.extend(command);
         // What was prepared must not be written while the clock runs.
         sync();
         probe::measure(program, arguments)
