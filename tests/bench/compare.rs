@@ -16,6 +16,8 @@
 
 #[path = "compare/corpus.rs"]
 mod corpus;
+#[path = "compare/fetch.rs"]
+mod fetch;
 #[path = "compare/home.rs"]
 mod home;
 #[path = "compare/memory.rs"]
@@ -26,6 +28,8 @@ mod probe;
 mod queue;
 #[path = "compare/single.rs"]
 mod single;
+#[path = "compare/sshd.rs"]
+mod sshd;
 #[path = "compare/table.rs"]
 mod table;
 #[path = "compare/throughput.rs"]
@@ -56,6 +60,9 @@ const ROWS: &[(&str, Measure)] = &[
     ("cpu", throughput::cpu),
     ("memory", memory::memory),
     ("queue", queue::queue),
+    ("get", fetch::get),
+    ("restore", fetch::restore),
+    ("fetch-memory", memory::fetch_memory),
 ];
 
 /// What every measurement needs.
