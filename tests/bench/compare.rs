@@ -20,6 +20,8 @@ mod check;
 mod corpus;
 #[path = "compare/cpu.rs"]
 mod cpu;
+#[path = "compare/fetch.rs"]
+mod fetch;
 #[path = "compare/home.rs"]
 mod home;
 #[path = "compare/memory.rs"]
@@ -34,6 +36,8 @@ mod queue;
 mod receive;
 #[path = "compare/single.rs"]
 mod single;
+#[path = "compare/sshd.rs"]
+mod sshd;
 #[path = "compare/table.rs"]
 mod table;
 #[path = "compare/throughput.rs"]
@@ -70,6 +74,9 @@ const ROWS: &[(&str, Measure)] = &[
     ("receive", receive::receive),
     ("check", check::check),
     ("verify", verify::verify),
+    ("get", fetch::get),
+    ("restore", fetch::restore),
+    ("fetch-memory", memory::fetch_memory),
 ];
 
 /// What every measurement needs.

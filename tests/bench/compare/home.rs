@@ -52,6 +52,22 @@ impl Home {
         Ok(home)
     }
 
+    /// Runs `get-wal` with standard output into a file.
+    pub(crate) fn get(&self, bench: &Bench, tool: Tool, name: &Path, goal: &Path) -> Result<Cost> {
+        let program = match tool {
+            Tool::Walarch => Path::new(WALARCH),
+            Tool::Barman => &bench.barman,
+        };
+        let configuration = self.configuration();
+        let script = format!("exec \"$0\" \"$@\" > {}", goal.display());
+        let arguments = [Path::new("-c"), Path::new(&script), program];
+        let arguments = arguments
+            .into_iter()
+            .chain([Path::new("-c"), &configuration, Path::new("get-wal")])
+            .chain([Path::new("main"), name]);
+        probe::measure("sh", arguments)
+    }
+
     pub(crate) fn configuration(&self) -> PathBuf {
         self.root.join("barman.conf")
     }
