@@ -23,6 +23,39 @@ pub fn pretty_size(size_bytes: u64) -> String {
     }
 }
 
+/// Reads a size: a number and a unit, such as `10 GiB` (1024 to a step), `500MB` (1000 to a step) or
+/// `4096`; a unit in any case.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let invalid = || format!("\"{text}\" is no size, such as 10 GiB or 500MB");
+    let text = text.trim();
+    let digits_end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let number: u64 = digits.parse().map_err(|_| invalid())?;
+    let unit = unit.trim().to_lowercase();
+    let (steps, base) = match unit.strip_suffix("ib") {
+        Some(prefix) => (prefix, 1024),
+        None => (unit.strip_suffix('b').unwrap_or(&unit), 1000),
+    };
+    let power = match steps {
+        "" if unit.is_empty() || unit == "b" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(invalid()),
+    };
+    // A bare letter could mean either.
+    if power > 0 && !unit.ends_with('b') {
+        return Err(invalid());
+    }
+    number
+        .checked_mul(u64::pow(base, power))
+        .ok_or_else(|| format!("{text} is too large"))
+}
+
 /// A time in all units of which it has at least one: `1 day, 2 hours, 5 seconds`.
 pub fn pretty_interval(interval: Duration) -> String {
     let seconds = interval.as_secs();
@@ -61,6 +94,32 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(pretty_size(size_bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_both_kinds_of_units() {
+        for (text, size_bytes) in [
+            ("0", 0),
+            ("512 B", 512),
+            ("500MB", 500_000_000),
+            (" 10 GiB ", 10 << 30),
+            ("1 tib", 1 << 40),
+            ("3kb", 3000),
+        ] {
+            assert_eq!(parse_size(text), Ok(size_bytes), "{text}");
+        }
+        for bad in [
+            "",
+            "GiB",
+            "-1 MB",
+            "1.5 GB",
+            "10 G",
+            "1 ib",
+            "5 apples",
+            "99999999 PiB",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
 

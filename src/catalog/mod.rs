@@ -4,6 +4,8 @@
 
 mod backup;
 mod line;
+mod read;
+mod remove;
 mod repair;
 mod survey;
 
@@ -13,9 +15,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-pub use backup::{BackupWal, last_backup};
+pub use backup::{Backup, BackupWal, BackupsError, backups, last_backup};
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
-pub use survey::{Gap, Survey};
+pub use remove::Removed;
+pub use survey::Survey;
 
 use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, LockFile, Temporary, Wait};
@@ -69,6 +72,12 @@ pub enum CatalogError {
         path: PathBuf,
         /// The storage's answer.
         source: Box<dyn Error + Send + Sync>,
+    },
+    /// Somebody rewrote the file in its place while it was read.
+    #[error("{} was rewritten while it was read\nHINT: try again", path.display())]
+    Rewritten {
+        /// xlogdb.
+        path: PathBuf,
     },
 }
 
@@ -148,11 +157,20 @@ impl Catalog {
     /// or in a torn line that the next call repairs.
     pub fn append(
         &self,
-        mut entries: Vec<Entry>,
+        entries: Vec<Entry>,
         seen: CatalogState,
         contents: &dyn ArchiveContents,
     ) -> Result<(), CatalogError> {
         let _lock = self.lock()?;
+        self.append_locked(entries, seen, contents)
+    }
+
+    fn append_locked(
+        &self,
+        mut entries: Vec<Entry>,
+        seen: CatalogState,
+        contents: &dyn ArchiveContents,
+    ) -> Result<(), CatalogError> {
         let mut file = self.open_or_create(contents, &entries)?;
         let changed = self.state() != seen;
         let torn = repair::cut_torn_line(&mut file, contents).map_err(|e| self.io("repair", e))?;
@@ -226,7 +244,11 @@ impl Catalog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Self::io_at("open", legacy, error)),
         };
-        self.write_anew(|new| Ok(io::copy(&mut old, new).map(drop)?))?;
+        self.write_anew(|new| {
+            io::copy(&mut old, new)
+                .map(drop)
+                .map_err(|e| self.io("write a new", e))
+        })?;
         durable::remove(legacy).map_err(|e| Self::io_at("remove", legacy, e))?;
         tracing::info!("{} continues in {}", legacy.display(), self.path.display());
         Ok(true)
@@ -242,7 +264,7 @@ impl Catalog {
         let lists_nothing = fs::metadata(&self.path).map_or(true, |metadata| metadata.len() == 0);
         self.write_anew(|new| {
             let mut found = !except.is_empty();
-            contents.visit_all(&mut |info| {
+            let visited = contents.visit_all(&mut |info| {
                 found = true;
                 if except.contains(&info.name) {
                     return Ok(());
@@ -254,13 +276,17 @@ impl Catalog {
                     WalKind::Partial => {}
                 }
                 writeln!(new, "{info}")
-            })?;
-            if found || lists_nothing {
-                return Ok(());
-            }
-            Err("the archive is empty, and xlogdb lists files\n\
-                 HINT: is its file system mounted? If it really is empty, remove xlogdb first"
-                .into())
+            });
+            let listed = visited.and_then(|()| match found || lists_nothing {
+                true => Ok(()),
+                false => Err("the archive is empty, and xlogdb lists files\n\
+                     HINT: is its file system mounted? If it really is empty, remove xlogdb first"
+                    .into()),
+            });
+            listed.map_err(|source| CatalogError::Contents {
+                path: self.path.clone(),
+                source,
+            })
         })?;
         Ok(counts)
     }
@@ -268,7 +294,7 @@ impl Catalog {
     /// Replaces xlogdb by what `fill` writes, in one durable step.
     fn write_anew(
         &self,
-        fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), Box<dyn Error + Send + Sync>>,
+        fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), CatalogError>,
     ) -> Result<(), CatalogError> {
         if let Some(directory) = self.path.parent() {
             durable::create_directories(directory)
@@ -284,10 +310,7 @@ impl Catalog {
                 .map_err(|e| self.io("write a new", e))?;
         }
         let mut writer = BufWriter::new(&file);
-        fill(&mut writer).map_err(|source| CatalogError::Contents {
-            path: self.path.clone(),
-            source,
-        })?;
+        fill(&mut writer)?;
         writer.flush().map_err(|e| self.io("write a new", e))?;
         drop(writer);
         durable::sync_file(&file, temporary.path()).map_err(|e| self.io("write a new", e))?;

@@ -1,18 +1,10 @@
 //! What xlogdb tells about the archive as a whole: how much, how new, and whether it is complete.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
 
 use super::backup::BackupWal;
 use super::{Catalog, CatalogError};
-use crate::durable;
-use crate::wal::{Lsn, SegmentSize, WalKind, WalName};
-
-/// How long a writer is given to finish. One that takes longer holds the lock while its hooks run, as
-/// Barman does, and writes nothing meanwhile.
-const WRITER_PATIENCE: Duration = Duration::from_millis(500);
+use crate::wal::{Coverage, Gap, Lsn, SegmentSize, WalKind, WalName};
 
 /// Segments with consecutive numbers: as they stand in the names, within one middle part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +13,6 @@ struct Run {
     log: u32,
     first: u32,
     last: u32,
-}
-
-/// The same, with segments counted through from the beginning of the WAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Range {
-    timeline: u32,
-    first: u64,
-    last: u64,
-}
-
-/// Segments that were never archived although later ones were.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The last segment before.
-    pub after: WalName,
-    /// The first segment behind.
-    pub before: WalName,
-    /// How many are missing.
-    pub segments: u64,
 }
 
 /// The complete segments that xlogdb lists. Partial ones, backup labels and history files are no
@@ -58,8 +31,7 @@ impl Catalog {
     /// With a base backup, only what was archived since counts for size and age.
     pub fn survey(&self, backup: Option<&BackupWal>) -> Result<Survey, CatalogError> {
         // A writer may replace the content in place. Without the lock we might see half of it.
-        let _lock = durable::share_lock(&self.lock_path, WRITER_PATIENCE)
-            .map_err(|e| Self::io_at("lock", &self.lock_path, e))?;
+        let _lock = self.share_lock()?;
         let Some((path, file)) = self.open_to_read()? else {
             return Ok(Survey::default());
         };
@@ -78,20 +50,6 @@ impl Catalog {
             line.clear();
         }
         Ok(survey)
-    }
-
-    fn open_to_read(&self) -> Result<Option<(PathBuf, File)>, CatalogError> {
-        for path in [Some(&self.path), self.legacy_path.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            match File::open(path) {
-                Ok(file) => return Ok(Some((path.clone(), file))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Self::io_at("open", path, error)),
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -123,16 +81,7 @@ impl Survey {
 
     /// Where the archive ends on a timeline or, if it holds nothing of that, on the one before.
     pub fn end_on(&self, timeline: u32, segment_size: SegmentSize) -> Option<Lsn> {
-        let ranges = self.ranges(segment_size.segments_per_log());
-        let last = ranges
-            .iter()
-            .filter(|range| range.timeline <= timeline)
-            .max_by_key(|range| (range.timeline, range.last))?;
-        let end = last
-            .last
-            .checked_add(1)?
-            .checked_mul(segment_size.bytes())?;
-        Some(Lsn(end))
+        self.coverage(segment_size).end_on(timeline)
     }
 
     /// The gaps in what is listed, in order.
@@ -142,31 +91,8 @@ impl Survey {
     /// cluster, the names are asked: the highest number in them is one less than a power of two, as soon
     /// as the archive is long enough for that to matter.
     pub fn gaps(&self, segment_size: Option<SegmentSize>) -> Vec<Gap> {
-        let Some(segment_size) = segment_size.or_else(|| self.segment_size_by_names()) else {
-            return Vec::new();
-        };
-        let ranges = self.ranges(segment_size.segments_per_log());
-        let mut gaps = Vec::new();
-        let mut older: &[Range] = &[];
-        for timeline in ranges.chunk_by(|a, b| a.timeline == b.timeline) {
-            gaps.extend(timeline.first().and_then(|range| gap_below(older, *range)));
-            gaps.extend(timeline.windows(2).filter_map(|pair| match pair {
-                [before, after] => Some((*before, *after)),
-                _ => None,
-            }));
-            older = ranges.get(..older.len() + timeline.len()).unwrap_or(older);
-        }
-        let name = |timeline, number: u64| {
-            let position = Lsn(number.saturating_mul(segment_size.bytes()));
-            WalName::of_segment(timeline, position, segment_size)
-        };
-        gaps.into_iter()
-            .map(|(before, after)| Gap {
-                after: name(before.timeline, before.last),
-                before: name(after.timeline, after.first),
-                segments: after.first.saturating_sub(before.last + 1),
-            })
-            .collect()
+        let segment_size = segment_size.or_else(|| self.segment_size_by_names());
+        segment_size.map_or(Vec::new(), |size| self.coverage(size).gaps().collect())
     }
 
     fn add_line(&mut self, line: &[u8], backup: Option<&BackupWal>) {
@@ -209,47 +135,23 @@ impl Survey {
         }
     }
 
-    fn segment_size_by_names(&self) -> Option<SegmentSize> {
+    /// The segment size that the highest number in the names allows, or a larger one.
+    pub fn segment_size_by_names(&self) -> Option<SegmentSize> {
         let highest = self.runs.iter().map(|run| run.last).max()?;
         let segments_per_log = u64::from(highest).checked_add(1)?.next_power_of_two();
         // A log of 4 GiB has 4 segments of 1 GiB, or 4096 of 1 MiB.
         SegmentSize::new((1 << 32) / segments_per_log.clamp(4, 4096)).ok()
     }
 
-    /// What is there, by timeline and position, with neighbours put together.
-    fn ranges(&self, segments_per_log: u64) -> Vec<Range> {
-        let number =
-            |log: u32, segment: u32| u64::from(log) * segments_per_log + u64::from(segment);
-        let mut ranges: Vec<Range> = self
-            .runs
-            .iter()
-            .map(|run| Range {
-                timeline: run.timeline,
-                first: number(run.log, run.first),
-                last: number(run.log, run.last),
-            })
-            .collect();
-        ranges.sort_unstable();
-        let mut joined: Vec<Range> = Vec::new();
-        for range in ranges {
-            match joined.last_mut() {
-                Some(last) if last.timeline == range.timeline && range.first <= last.last + 1 => {
-                    last.last = last.last.max(range.last);
-                }
-                _ => joined.push(range),
-            }
+    fn coverage(&self, segment_size: SegmentSize) -> Coverage {
+        let per_log = segment_size.segments_per_log();
+        let mut coverage = Coverage::new(segment_size);
+        for run in &self.runs {
+            let number = |segment: u32| u64::from(run.log) * per_log + u64::from(segment);
+            coverage.add_run(run.timeline, number(run.first), number(run.last));
         }
-        joined
+        coverage
     }
-}
-
-/// The gap between a timeline's first range and what older timelines hold below it.
-fn gap_below(older: &[Range], first: Range) -> Option<(Range, Range)> {
-    let below = older
-        .iter()
-        .filter(|range| range.first < first.first)
-        .max_by_key(|range| (range.last.min(first.first), range.timeline))?;
-    (below.last + 1 < first.first).then_some((*below, first))
 }
 
 impl Run {

@@ -14,7 +14,7 @@ use super::service::Service;
 use crate::config::{Config, ServerConfig};
 use crate::receiver::{self, Notice, Slot, SlotError};
 
-/// The task's name, in the lock file and in messages.
+/// The task's name, in the lock file.
 const TASK: &str = "receive-wal";
 
 pub(super) fn run(config: Config, args: &ReceiveWalArgs, output: &Output) {
@@ -25,7 +25,8 @@ pub(super) fn run(config: Config, args: &ReceiveWalArgs, output: &Output) {
     let done = if args.stop && args.reset {
         Err("--stop and --reset options are not compatible".to_owned())
     } else if args.stop {
-        stop(&server, output)
+        processes::end_running_task(&server, TASK, output);
+        Ok(())
     } else if args.create_slot {
         create_slot(&server, args.if_not_exists, output).map_err(|error| error.to_string())
     } else if args.drop_slot {
@@ -79,22 +80,6 @@ fn receive(server: &ServerConfig, output: &Output) -> Result<(), String> {
         output.info(&format!("{name} received. Terminate gracefully."));
     }
     received.map_err(|error| error.to_string())
-}
-
-fn stop(server: &ServerConfig, output: &Output) -> Result<(), String> {
-    let Some(process) = processes::find(server, TASK) else {
-        return Err(format!(
-            "Termination of {TASK} failed: no such process for server {}",
-            server.name
-        ));
-    };
-    match processes::end(process, output) {
-        true => {
-            output.info(&format!("Stopped process {TASK}({})", process.pid));
-            Ok(())
-        }
-        false => Err(format!("Cannot terminate process {TASK}({})", process.pid)),
-    }
 }
 
 fn create_slot(

@@ -69,4 +69,4 @@ pub use server::{
     CloudOptions, Compression, CompressionLevel, EffectiveOption, Encryption, HookScripts,
     OwnOptions, ServerConfig, Synchronous, WalsDirectory, search_path,
 };
-pub use value::Kind;
+pub use value::{Kind, parse_age};

@@ -39,9 +39,21 @@ impl Identity {
     }
 
     /// Whether another name stands for the same file.
-    fn same_file(&self, path: &Path) -> bool {
+    pub fn same_file(&self, path: &Path) -> bool {
         fs::symlink_metadata(path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode))
+    }
+}
+
+/// When a file was last touched in any way. Nobody can set that, unlike the modification time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision((i64, i64));
+
+impl Revision {
+    /// The revision of an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Revision((metadata.ctime(), metadata.ctime_nsec())))
     }
 }
 
@@ -143,11 +155,17 @@ impl Temporary {
     }
 
     /// Gives the file its final name, replacing what is there, and makes that durable.
-    pub fn replace(mut self, goal: &Path) -> io::Result<()> {
+    pub fn replace(self, goal: &Path) -> io::Result<()> {
+        self.rename(goal)?;
+        super::directory::sync_parent(goal)
+    }
+
+    /// Gives the file its final name, replacing what is there; nothing is made durable.
+    pub fn rename(mut self, goal: &Path) -> io::Result<()> {
         self.check()?;
         fs::rename(&self.path, goal)?;
         self.gone = true;
-        super::directory::sync_parent(goal)
+        Ok(())
     }
 
     /// Locks keep other processes away from the temporary name; but two that do not agree on the
@@ -207,6 +225,15 @@ fn written(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
     file.write_all(bytes)?;
     sync_file(&file, temporary.path())?;
     Ok(temporary)
+}
+
+/// Gives a file another name, replacing what is there; with `durably` the name outlasts a crash.
+pub fn move_file(source: &Path, goal: &Path, durably: bool) -> io::Result<()> {
+    fs::rename(source, goal)?;
+    match durably {
+        true => super::directory::sync_parent(goal),
+        false => Ok(()),
+    }
 }
 
 /// Gives a file the modification time, the mode and, as root, the owner of another one.

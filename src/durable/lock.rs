@@ -123,6 +123,29 @@ pub fn share_lock(path: &Path, patience: Duration) -> io::Result<Option<SharedLo
     }
 }
 
+/// Removes a lock file that nobody holds. Returns whether it is gone.
+///
+/// It is removed while we hold the lock ourselves, and only if it is still the file under that name:
+/// who waits for it in [`LockFile::acquire`] notices, and takes the next one.
+pub fn remove_idle_lock(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => {
+            let ours = is_current(&held, path)?;
+            if ours {
+                super::remove(path)?;
+            }
+            Ok(ours)
+        }
+        Err((_, Errno::EWOULDBLOCK)) => Ok(false),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
 fn lock(file: File, wait: Wait) -> io::Result<Option<Flock<File>>> {
     let mode = match wait {
         Wait::Never => FlockArg::LockExclusiveNonblock,
@@ -152,5 +175,49 @@ fn is_current(held: &File, path: &Path) -> io::Result<bool> {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_an_idle_lock_file_is_removed() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-cron.lock");
+        assert!(remove_idle_lock(&path).unwrap(), "there is none");
+        let lock = LockFile::acquire(&path, Wait::Never).unwrap();
+        assert!(!remove_idle_lock(&path).unwrap());
+        assert!(path.exists());
+        drop(lock);
+        assert!(remove_idle_lock(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn two_never_hold_a_lock_though_its_file_is_removed_all_the_time() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-cron.lock");
+        let inside = AtomicBool::new(false);
+        let take_turns = || {
+            for _ in 0..300 {
+                let lock = LockFile::acquire(&path, Wait::Forever).unwrap();
+                assert!(!inside.swap(true, Ordering::SeqCst), "two hold it");
+                thread::yield_now();
+                inside.store(false, Ordering::SeqCst);
+                drop(lock);
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(take_turns)).collect();
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                remove_idle_lock(&path).unwrap();
+            }
+        });
     }
 }

@@ -46,6 +46,14 @@ impl Conninfo {
         self
     }
 
+    /// The same for an ordinary connection, as Barman makes it. No schema but `pg_catalog` is
+    /// searched: nobody's function shall be taken for PostgreSQL's.
+    #[must_use]
+    pub fn for_queries(self) -> Self {
+        self.with_default("application_name", "barman")
+            .with_default("options", "-csearch_path=")
+    }
+
     /// The same for a physical replication connection, as Barman and `pg_receivewal` make it
     /// (PostgreSQL manual, "Streaming Replication Protocol").
     #[must_use]

@@ -13,6 +13,7 @@ mod ffi;
 mod identity;
 mod server;
 mod slot;
+mod streaming_client;
 
 pub use connection::{Connection, Limits, Rows};
 pub use conninfo::Conninfo;
@@ -22,3 +23,6 @@ pub use facts::{ArchiverFacts, ServerFacts, WalSender, find_wal_sender, version_
 pub use identity::{SystemIdentity, identify_system};
 pub use server::{ServerStatus, oldest_segment, server_status, timeline_history};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
+pub use streaming_client::{
+    StreamingClient, current_position, streaming_clients, user_without_statistics,
+};

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::Catalog;
 use crate::config::ServerConfig;
+use crate::durable;
 use crate::wal::{Lsn, SegmentSize, WalKind, WalName};
+
+/// Permissions of a new marker, as `pg_receivewal` creates its files.
+const MARKER_MODE: u32 = 0o600;
 
 /// A segment and the position of its first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,16 @@ pub(super) fn received(directory: &Path, segment_size: SegmentSize) -> io::Resul
         (file.position.start, file.name.timeline(), complete)
     });
     Ok(received)
+}
+
+/// The empty partial segment that makes a receiver begin here.
+pub(super) fn marker_path(directory: &Path, start: &Position) -> PathBuf {
+    directory.join(format!("{}.partial", start.segment))
+}
+
+/// Creates it, durably; one that is there already stays.
+pub(super) fn create_marker(directory: &Path, start: &Position) -> io::Result<()> {
+    durable::create_file(&marker_path(directory, start), b"", MARKER_MODE).map(drop)
 }
 
 /// The WAL files of a directory; none where there is no such directory.

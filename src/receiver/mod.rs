@@ -11,6 +11,7 @@
 
 mod error;
 mod gap;
+mod lock;
 mod notice;
 mod pg_receivewal;
 mod preflight;

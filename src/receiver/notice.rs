@@ -9,6 +9,8 @@ use super::gap::Gap;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Notice<'a> {
+    /// `primary_conninfo` is set, and the server is a primary itself.
+    NoStandby,
     /// The server is as it should be.
     Starting(&'a str),
     /// `create_slot = auto`, and the slot is missing.
@@ -84,7 +86,10 @@ impl Notice<'_> {
     pub fn is_warning(&self) -> bool {
         matches!(
             self,
-            Notice::Gap { .. } | Notice::GapUnknown(_) | Notice::SettingPartialAside { .. }
+            Notice::Gap { .. }
+                | Notice::GapUnknown(_)
+                | Notice::NoStandby
+                | Notice::SettingPartialAside { .. }
         )
     }
 }
@@ -92,6 +97,10 @@ impl Notice<'_> {
 impl fmt::Display for Notice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Notice::NoStandby => f.write_str(
+                "'primary_conninfo' is set but 'conninfo' does not point to a standby server. \
+                 Ignoring 'primary_conninfo'.",
+            ),
             Notice::Starting(server) => write!(f, "Starting receive-wal for server {server}"),
             Notice::CreatingMissingSlot(slot) => write!(f, "Creating replication slot '{slot}'"),
             Notice::CreatingSlot { slot, server } => write!(

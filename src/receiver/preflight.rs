@@ -7,18 +7,16 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
+use super::Notice;
 use super::error::{ArchiverFailure, FailedCheck, ReceiverError};
-use super::gap::received;
+use super::gap::{Position, received};
 use crate::archiver::{self, identity_path};
 use crate::config::ServerConfig;
 use crate::postgres::{
     Connection, Conninfo, Limits, PostgresError, ReplicationSlot, ServerStatus, SystemIdentity,
-    find_slot, identify_system, server_status,
+    find_slot, identify_system, server_status, timeline_history,
 };
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, SegmentSize};
-
-/// What Barman calls itself in `pg_stat_activity`.
-const APPLICATION_NAME: &str = "barman";
+use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, Lsn, SegmentSize};
 
 /// How often, and after which pause, a slot is looked at again that is in use: the server needs a
 /// moment to notice that a receiver was killed.
@@ -43,6 +41,7 @@ pub(super) struct Source {
 pub(super) fn preflight(
     server: &ServerConfig,
     stop: Option<&Arc<AtomicBool>>,
+    notify: &dyn Fn(&Notice<'_>),
 ) -> Result<Source, ReceiverError> {
     let limits = Limits {
         deadline: None,
@@ -57,6 +56,9 @@ pub(super) fn preflight(
             return Err(ReceiverError::Interrupted);
         }
         (Ok((status, ordinary)), Ok((identity, streaming))) => {
+            if server.primary_conninfo.is_some() && !status.in_recovery {
+                notify(&Notice::NoStandby);
+            }
             let source = Source {
                 ordinary,
                 streaming,
@@ -98,10 +100,7 @@ pub(super) fn connect_ordinary(
     limits: Limits,
 ) -> Result<Connection, PostgresError> {
     let conninfo = Conninfo::parse(server.conninfo.as_deref().unwrap_or_default())?;
-    Connection::open(
-        &conninfo.with_default("application_name", APPLICATION_NAME),
-        limits,
-    )
+    Connection::open(&conninfo.for_queries(), limits)
 }
 
 /// A connection for replication commands.
@@ -169,11 +168,7 @@ impl Source {
         }
     }
 
-    /// The slot to stream from; `None` if none is configured.
-    ///
-    /// # Errors
-    ///
-    /// When the configured one cannot be used. A missing one is `None` within the result.
+    /// The slot to stream from, if there is one of this name. An error if it cannot be used.
     pub(super) fn usable_slot(
         &self,
         name: &str,
@@ -192,6 +187,28 @@ impl Source {
             slot: name.to_owned(),
             active_pid,
         })
+    }
+}
+
+impl Source {
+    /// The segment of the slot's `restart_lsn`, on the timeline on which the server has that
+    /// segment: a slot may be further behind than the last promotion.
+    pub(super) fn restart_position(
+        &self,
+        slot: Option<&ReplicationSlot>,
+    ) -> Result<Option<Position>, PostgresError> {
+        let Some(restart_lsn) = slot.and_then(|slot| slot.restart_lsn) else {
+            return Ok(None);
+        };
+        let segment_size = self.status.segment_size;
+        let segment = |position: Lsn| position.0 / segment_size.bytes();
+        let history = timeline_history(&self.streaming, self.identity.timeline)?;
+        // The segment in which a timeline branches off exists on the new one as well.
+        let older = history
+            .iter()
+            .find(|(_, end)| segment(restart_lsn) < segment(*end));
+        let timeline = older.map_or(self.identity.timeline, |(timeline, _)| *timeline);
+        Ok(Some(Position::of(timeline, restart_lsn, segment_size)))
     }
 }
 

@@ -4,19 +4,15 @@ use std::fs::File;
 use std::io::Read;
 
 use super::error::{ArchiverFailure, ReceiverError};
-use super::gap::{Position, Received, gap_before, received};
+use super::gap::{Position, Received, create_marker, gap_before, marker_path, received};
+use super::lock::{forgive, lock};
 use super::preflight::{Source, preflight};
-use super::session::{create_streaming_directory, lock, prepare_slot};
-use super::state::ReceiverState;
+use super::session::{create_streaming_directory, prepare_slot};
 use super::{Notice, PgReceivewal};
 use crate::archiver;
 use crate::config::ServerConfig;
 use crate::durable;
-use crate::postgres::{ReplicationSlot, timeline_history};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, Lsn};
-
-/// Permissions of a new marker, as `pg_receivewal` creates its files.
-const MARKER_MODE: u32 = 0o600;
+use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader};
 
 /// Puts the marker that tells the receiver where to go on to the slot's `restart_lsn` or, without
 /// that, to the server's position.
@@ -24,7 +20,7 @@ pub fn reset(server: &ServerConfig, notify: &dyn Fn(&Notice<'_>)) -> Result<(), 
     if !server.streaming_archiver {
         return Err(ReceiverError::SwitchedOff);
     }
-    let source = preflight(server, None)?;
+    let source = preflight(server, None, notify)?;
     let Some(_lock) = lock(server)? else {
         return Err(ReceiverError::ResetWhileRunning(server.name.clone()));
     };
@@ -36,31 +32,14 @@ pub fn reset(server: &ServerConfig, notify: &dyn Fn(&Notice<'_>)) -> Result<(), 
         source.status.position.unwrap_or(source.identity.position),
         source.status.segment_size,
     );
-    let start = restart_position(&source, slot.as_ref())?.unwrap_or_else(|| current.clone());
+    let start = source
+        .restart_position(slot.as_ref())
+        .map_err(ArchiverFailure::from)?
+        .unwrap_or_else(|| current.clone());
     move_marker(server, &source, &current, &start, notify)?;
     report_gap(server, &source, &start, notify);
     forgive(server);
     Ok(())
-}
-
-/// The segment of the slot's `restart_lsn`, on the timeline on which the server has that segment: a
-/// slot may be further behind than the last promotion.
-fn restart_position(
-    source: &Source,
-    slot: Option<&ReplicationSlot>,
-) -> Result<Option<Position>, ArchiverFailure> {
-    let Some(restart_lsn) = slot.and_then(|slot| slot.restart_lsn) else {
-        return Ok(None);
-    };
-    let segment_size = source.status.segment_size;
-    let segment = |position: Lsn| position.0 / segment_size.bytes();
-    let history = timeline_history(&source.streaming, source.identity.timeline)?;
-    // The segment in which a timeline branches off exists on the new one as well.
-    let older = history
-        .iter()
-        .find(|(_, end)| segment(restart_lsn) < segment(*end));
-    let timeline = older.map_or(source.identity.timeline, |(timeline, _)| *timeline);
-    Ok(Some(Position::of(timeline, restart_lsn, segment_size)))
 }
 
 fn move_marker(
@@ -98,7 +77,7 @@ fn move_marker(
     notify(&Notice::Resetting);
     // The new marker first: cut off in between, the newer one of the two counts, and that is either
     // where the receiver was or where it shall go.
-    let marker = directory.join(format!("{}.partial", start.segment));
+    let marker = marker_path(directory, start);
     let fate = newest.is_partial().then(|| fate_of(&newest, start));
     let old = newest.path.as_path();
     match fate {
@@ -107,7 +86,7 @@ fn move_marker(
         Some(Fate::SetAside) | None => {}
     }
     notify(&Notice::CreatingMarker(&marker));
-    durable::create_file(&marker, b"", MARKER_MODE).map_err(io("create", &marker))?;
+    create_marker(directory, start).map_err(io("create", &marker))?;
     match fate {
         Some(Fate::Goes) => {
             durable::remove(old).map_err(io("remove", old))?;
@@ -170,17 +149,5 @@ fn report_gap(
             gap: &gap,
         }),
         Err(error) => notify(&Notice::GapUnknown(&error)),
-    }
-}
-
-/// The receiver may start at once, whatever made it fail before.
-fn forgive(server: &ServerConfig) {
-    let mut state = ReceiverState::load(server).unwrap_or_default();
-    if state.consecutive_failures == 0 {
-        return;
-    }
-    state.forgive();
-    if let Err(error) = state.store(server) {
-        tracing::warn!("cannot write the state of the receiver: {error}");
     }
 }

@@ -9,14 +9,15 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::error::{ArchiverFailure, ReceiverError};
-use super::gap::{Position, received};
+use super::gap::{Position, create_marker, received};
+use super::lock::lock;
 use super::preflight::{Source, connect_ordinary, preflight};
 use super::state::ReceiverState;
 use super::{Notice, PgReceivewal, Progress, Receiver, Task, is_synchronous, slots};
 use crate::archiver;
 use crate::config::{ServerConfig, Synchronous};
-use crate::durable::{self, LockFile, Wait};
-use crate::postgres::{Conninfo, Limits, ReplicationSlot, oldest_segment};
+use crate::durable;
+use crate::postgres::{Conninfo, Limits, ReplicationSlot, SystemIdentity, oldest_segment};
 use crate::wal::{SegmentSize, WalName};
 
 /// Receives WAL until `stop` becomes true or it cannot go on.
@@ -32,7 +33,7 @@ pub fn receive(
     }
     let Some(_lock) = lock(server)? else {
         // As Barman: what is wrong with the server comes first.
-        preflight(server, Some(stop))?;
+        preflight(server, Some(stop), notify)?;
         notify(&Notice::Starting(&server.name));
         return Err(ReceiverError::Running(server.name.clone()));
     };
@@ -46,18 +47,6 @@ pub fn receive(
         }),
     };
     session.run()
-}
-
-/// Takes the lock of receive-wal; `None` if somebody else has it.
-pub(super) fn lock(server: &ServerConfig) -> Result<Option<LockFile>, ReceiverError> {
-    let path = server
-        .lock_directory
-        .join(format!(".{}-receive-wal.lock", server.name));
-    LockFile::acquire(&path, Wait::Never).map_err(|source| ReceiverError::Io {
-        action: "lock",
-        path,
-        source,
-    })
 }
 
 /// The slot that a receiver may use: created if it is missing and may be. `None` if no slot is
@@ -99,6 +88,13 @@ pub(super) fn create_streaming_directory(server: &ServerConfig) -> Result<(), Re
     })
 }
 
+/// Where the receiver will begin.
+struct Next {
+    position: Position,
+    /// Nothing in `streaming_wals_directory` says so.
+    needs_marker: bool,
+}
+
 struct Session<'a> {
     server: &'a ServerConfig,
     stop: &'a Arc<AtomicBool>,
@@ -136,7 +132,7 @@ impl Session<'_> {
 
     fn prepare_and_receive(&mut self) -> Result<(), ReceiverError> {
         let server = self.server;
-        let source = preflight(server, Some(self.stop))?;
+        let source = preflight(server, Some(self.stop), self.notify)?;
         (self.notify)(&Notice::Starting(&server.name));
         create_streaming_directory(server)?;
         let receiver =
@@ -144,7 +140,13 @@ impl Session<'_> {
         let slot = prepare_slot(server, &source, Some(&|notice| (self.notify)(notice)))?;
         self.truncate_partial(&source)?;
         let next = self.next(&source, slot.as_ref())?;
-        check_available(server, &source, slot.as_ref(), &next)?;
+        check_available(server, &source, slot.as_ref(), &next.position)?;
+        if next.needs_marker {
+            // A pg_receivewal of before version 15 would begin at the server's position instead.
+            tracing::info!("Beginning at the position of the slot: {}", next.position);
+            let directory = &server.streaming_wals_directory;
+            create_marker(directory, &next.position).map_err(|error| self.unreadable(error))?;
+        }
         let identifier = source.identity.system_identifier;
         let major_version = source.status.version / 10_000;
         if let Err(error) =
@@ -166,7 +168,7 @@ impl Session<'_> {
             self.take_progress(&progress);
         });
         match received {
-            Err(_) if removed => Err(self.removed(next, segment_size).into()),
+            Err(_) if removed => Err(self.removed(next.position, segment_size).into()),
             other => Ok(other?),
         }
     }
@@ -216,27 +218,32 @@ impl Session<'_> {
     }
 
     /// Where the receiver will go on.
-    fn next(
-        &self,
-        source: &Source,
-        slot: Option<&ReplicationSlot>,
-    ) -> Result<Position, ReceiverError> {
+    fn next(&self, source: &Source, slot: Option<&ReplicationSlot>) -> Result<Next, ReceiverError> {
         let segment_size = source.status.segment_size;
         let received = received(&self.server.streaming_wals_directory, segment_size)
             .map_err(|error| self.unreadable(error))?;
-        let restart_lsn = slot.and_then(|slot| slot.restart_lsn);
-        Ok(received.last().map_or_else(
-            || {
-                let position = restart_lsn.unwrap_or(source.identity.position);
-                Position::of(source.identity.timeline, position, segment_size)
-            },
-            |newest| newest.next(segment_size),
-        ))
+        if let Some(newest) = received.last() {
+            return Ok(Next {
+                position: newest.next(segment_size),
+                needs_marker: false,
+            });
+        }
+        let restart = source.restart_position(slot);
+        let restart = restart.map_err(ArchiverFailure::from)?;
+        Ok(Next {
+            needs_marker: restart.is_some(),
+            position: restart.unwrap_or_else(|| {
+                let SystemIdentity {
+                    timeline, position, ..
+                } = source.identity;
+                Position::of(timeline, position, segment_size)
+            }),
+        })
     }
 
     fn unreadable(&self, source: io::Error) -> ReceiverError {
         ReceiverError::Io {
-            action: "read",
+            action: "use",
             path: self.server.streaming_wals_directory.clone(),
             source,
         }

@@ -1,6 +1,7 @@
 //! Creating and dropping the replication slot.
 
 use super::error::SlotError;
+use super::lock::{forgive, lock};
 use super::preflight::connect_streaming;
 use crate::config::ServerConfig;
 use crate::postgres::{self, Connection, Limits, PostgresError};
@@ -41,9 +42,14 @@ impl<'s> Slot<'s> {
         self.name
     }
 
-    /// Creates the slot. It keeps WAL from its first use on.
+    /// Creates the slot. It keeps WAL from its first use on. A receiver that failed for want of it
+    /// may be started at once.
     pub fn create(&self) -> Result<(), SlotError> {
-        create(&self.connection, self.name, self.server)
+        create(&self.connection, self.name, self.server)?;
+        if let Ok(Some(_lock)) = lock(self.server) {
+            forgive(self.server);
+        }
+        Ok(())
     }
 
     /// Drops the slot. The WAL that only it kept is lost.

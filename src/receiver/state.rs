@@ -15,7 +15,7 @@ use crate::durable;
 const STATE_FILE: &str = ".walarch-receive-wal.json";
 
 /// Permissions of the file, less the umask.
-const STATE_MODE: u32 = 0o644;
+const STATE_MODE: u32 = 0o600;
 
 /// The pause after the first failure; it doubles with each further one up to
 const BACK_OFF_MIN: Duration = Duration::from_secs(5);

@@ -18,14 +18,20 @@
 mod check;
 #[path = "compare/corpus.rs"]
 mod corpus;
+#[path = "compare/cpu.rs"]
+mod cpu;
 #[path = "compare/home.rs"]
 mod home;
 #[path = "compare/memory.rs"]
 mod memory;
 #[path = "compare/probe.rs"]
 mod probe;
+#[path = "compare/put.rs"]
+mod put;
 #[path = "compare/queue.rs"]
 mod queue;
+#[path = "compare/receive.rs"]
+mod receive;
 #[path = "compare/single.rs"]
 mod single;
 #[path = "compare/table.rs"]
@@ -55,10 +61,12 @@ const ROWS: &[(&str, Measure)] = &[
     ("none", throughput::none),
     ("idle", throughput::idle),
     ("single", single::single),
-    ("cpu", throughput::cpu),
+    ("cpu", cpu::cpu),
+    ("put", put::put),
     ("memory", memory::memory),
     ("queue", queue::queue),
     ("check", check::check),
+    ("receive", receive::receive),
 ];
 
 /// What every measurement needs.

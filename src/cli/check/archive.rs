@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::super::inquiry::Answers;
 use crate::archiver::{self, Backlog, CheckReport, CheckResult};
-use crate::catalog::{BackupWal, Catalog, CatalogError, Gap, Survey, last_backup};
+use crate::catalog::{BackupWal, Catalog, CatalogError, Survey, last_backup};
 use crate::config::{ServerConfig, WalsDirectory};
 use crate::units::{pretty_interval, pretty_size};
-use crate::wal::SegmentSize;
+use crate::wal::{Gap, SegmentSize};
 
 /// How many gaps a hint names.
 const GAPS_NAMED: usize = 3;
@@ -285,16 +285,7 @@ pub(in crate::cli) fn name_gaps(gaps: &[&Gap]) -> String {
     let mut words: Vec<String> = gaps
         .iter()
         .take(GAPS_NAMED)
-        .map(|gap| {
-            let segments = match gap.segments {
-                1 => "1 segment".to_owned(),
-                count => format!("{count} segments"),
-            };
-            format!(
-                "{segments} missing between {} and {}",
-                gap.after, gap.before
-            )
-        })
+        .map(ToString::to_string)
         .collect();
     if let Some(more @ 1..) = gaps.len().checked_sub(GAPS_NAMED) {
         words.push(format!("{more} more gaps"));

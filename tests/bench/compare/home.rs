@@ -1,5 +1,6 @@
 //! Barman homes, in which both tools work alike.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,8 +39,8 @@ impl Home {
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
         writeln!(text, "backup_method = postgres")?;
-        // Archiving needs no server.
-        if !options.iter().any(|option| option.starts_with("conninfo")) {
+        let names_server = |option: &&str| option.starts_with("conninfo");
+        if !options.iter().any(names_server) {
             writeln!(text, "conninfo = host=/nonexistent")?;
             writeln!(text, "streaming_conninfo = host=/nonexistent")?;
         }
@@ -61,6 +62,10 @@ impl Home {
 
     pub(crate) fn meta(&self) -> PathBuf {
         self.root.join("main/meta")
+    }
+
+    pub(crate) fn streaming(&self) -> PathBuf {
+        self.root.join("main/streaming")
     }
 
     pub(crate) fn wals(&self) -> PathBuf {
@@ -99,6 +104,14 @@ impl Home {
         // What was prepared must not be written while the clock runs.
         sync();
         probe::measure(program, arguments)
+    }
+
+    /// Where a segment of this name is stored.
+    pub(crate) fn stored_path(&self, segment: &Path) -> Result<PathBuf> {
+        let name = segment.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or("a segment without a name")?;
+        let directory = name.get(..16).ok_or("no name of a segment")?;
+        Ok(self.wals().join(directory).join(name))
     }
 
     /// How many WAL files are stored, and how large they are together.

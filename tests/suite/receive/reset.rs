@@ -243,7 +243,7 @@ fn a_slot_behind_a_promotion_is_followed_on_the_timeline_that_has_its_wal() {
 }
 
 #[test]
-fn a_reset_lets_cron_start_the_receiver_at_once() {
+fn a_repair_lets_cron_start_the_receiver_at_once() {
     let postgres = postgres();
     let home = home_with_slot(&postgres, "forgive", &[]);
     let failed = r#"{"consecutive_failures": 9, "retry_at": "2999-01-01T00:00:00Z"}"#;
@@ -251,6 +251,12 @@ fn a_reset_lets_cron_start_the_receiver_at_once() {
     receive_wal(Walarch, &home, &RESET).exits(0);
     assert_eq!(state(&home)["consecutive_failures"], 0);
     assert_eq!(state(&home)["retry_at"], serde_json::Value::Null);
+    // As does a slot that was missing.
+    receive_wal(Walarch, &home, &["--drop-slot"]).exits(0);
+    receive_wal(Walarch, &home, &[]).exits(1);
+    assert_eq!(state(&home)["consecutive_failures"], 1);
+    receive_wal(Walarch, &home, &["--create-slot"]).exits(0);
+    assert_eq!(state(&home)["consecutive_failures"], 0);
 }
 
 #[test]

@@ -113,7 +113,8 @@ fn a_receiver_that_does_not_stop_when_asked_is_killed() {
 
 #[test]
 fn killed_with_sigkill_it_leaves_no_receiver_behind_and_goes_on_afterwards() {
-    let postgres = shared();
+    // With the segments of other tests the receiver would end when it cannot print any more.
+    let postgres = Postgres::start(|_| SETTINGS.to_owned());
     let home = home_with_slot(&postgres, "sigkill", &[]);
     let receiving = streaming(&home);
     let receiver = receiving.receiver();
@@ -399,4 +400,35 @@ fn connection_strings_for_wal_take_precedence() {
     );
     both.agree(&["--reset"]).exits(0);
     streaming(&both.walarch).end_by(Signal::SIGINT).exits(0);
+}
+
+#[test]
+fn with_nothing_at_hand_it_begins_where_the_slot_keeps_wal() {
+    let postgres = shared();
+    let home = home_with_slot(&postgres, "begins", &[]);
+    streaming(&home).end_by(Signal::SIGINT).exits(0);
+    for name in names(&home.streaming()) {
+        fs::remove_file(home.streaming().join(name)).unwrap();
+    }
+    let restart = postgres.ask(
+        "SELECT pg_walfile_name(restart_lsn + 1) FROM pg_replication_slots WHERE slot_name = 'begins'",
+    );
+    postgres.fill_segment();
+    postgres.fill_segment();
+    let receiving = streaming(&home);
+    wait_for_segments(&home, &[&restart]);
+    assert_received(&postgres, &home.streaming(), &restart);
+    receiving.end_by(Signal::SIGINT).exits(0);
+    assert!(home.log().contains(&format!(
+        "Beginning at the position of the slot: {restart} ("
+    )));
+}
+
+#[test]
+fn a_primary_that_is_taken_for_a_standby_is_said_to_be_one() {
+    let postgres = shared();
+    let conninfo = postgres.conninfo();
+    let both = Both::new(&postgres, "no_standby", &[("primary_conninfo", &conninfo)]);
+    both.agree(&[]).exits(1);
+    both.agree(&["--reset"]).exits(1);
 }

@@ -96,6 +96,21 @@ impl Postgres {
         standby
     }
 
+    /// A server of Debian's version that recovers from a copy of a base backup, with these settings. It is told the
+    /// folder before it starts, to put things there. Returns when it answers, or has given up.
+    pub fn recovering(backup: &Path, settings: impl FnOnce(&str) -> String) -> Self {
+        let mut postgres = Self::folder(newest_of_debian());
+        let data = postgres.data();
+        let copied = Command::new("cp").arg("-a").arg(backup).arg(&data).status();
+        assert!(copied.unwrap().success());
+        let settings = settings(postgres.socket());
+        fs::write(data.join("recovery.signal"), "").unwrap();
+        postgres.configure(&settings);
+        postgres.give(postgres.folder.path());
+        postgres.run();
+        postgres
+    }
+
     fn folder(bin: PathBuf) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("walarch-pg.")
@@ -118,6 +133,11 @@ impl Postgres {
             self.socket(),
         );
         fs::write(self.data().join("postgresql.auto.conf"), text).unwrap();
+    }
+
+    /// Where this PostgreSQL's programs are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
     }
 
     /// A path in the cluster's folder.
@@ -194,6 +214,19 @@ impl Postgres {
     /// A stop without goodbye to anybody; the next start recovers.
     pub fn crash(&mut self) {
         self.stop_by("immediate");
+    }
+
+    /// Kills every process of the server at once, with SIGKILL.
+    pub fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        let id = server.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        server.kill().unwrap();
+        for child in children.split_whitespace() {
+            // It may have ended already.
+            let _ = kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL);
+        }
+        server.wait().unwrap();
     }
 
     fn stop_by(&mut self, mode: &str) {
