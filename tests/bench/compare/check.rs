@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::corpus::{LiveCluster, postgres_bin};
+use crate::corpus::{Cluster, cluster_home, postgres_path};
 use crate::home::{Home, Tool};
 use crate::table::{Pairs, Row, seconds};
 use crate::{Bench, Result, WALARCH};
@@ -21,12 +21,17 @@ const LISTED: usize = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn check(bench: &Bench) -> Result<Vec<Row>> {
-    let cluster = LiveCluster::start()?;
-    let conninfo = cluster.conninfo();
+    let server_home = cluster_home()?;
+    let cluster = Cluster::start(server_home.path())?;
+    let conninfo = format!(
+        "host={} dbname=postgres user={}",
+        server_home.path().display(),
+        cluster.sql("SELECT user")?.trim()
+    );
     let options = [
         format!("conninfo = {conninfo}"),
         format!("streaming_conninfo = {conninfo}"),
-        format!("path_prefix = {}", postgres_bin().display()),
+        format!("path_prefix = {}", postgres_path("").display()),
         "streaming_archiver = on\nslot_name = bench\ncreate_slot = auto".to_owned(),
     ];
     let options: Vec<&str> = options.iter().map(String::as_str).collect();

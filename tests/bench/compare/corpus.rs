@@ -219,34 +219,6 @@ impl Drop for Cluster {
     }
 }
 
-/// A running cluster in a home of its own.
-pub(crate) struct LiveCluster {
-    _cluster: Cluster,
-    home: TempDir,
-}
-
-impl LiveCluster {
-    pub(crate) fn start() -> Result<Self> {
-        let home = cluster_home()?;
-        Ok(LiveCluster {
-            _cluster: Cluster::start(home.path())?,
-            home,
-        })
-    }
-
-    /// For everybody who may connect as anybody.
-    pub(crate) fn conninfo(&self) -> String {
-        let user = postgres_user().map_or(String::new(), |user| format!(" user={user}"));
-        format!("host={} dbname=postgres{user}", self.home.path().display())
-    }
-}
-
-/// Where the programs of PostgreSQL are.
-pub(crate) fn postgres_bin() -> PathBuf {
-    std::env::var_os("WALARCH_BENCH_POSTGRES_BIN")
-        .map_or_else(|| PathBuf::from(POSTGRES_BIN), PathBuf::from)
-}
-
 /// A cluster for a tool that wants to see one; nothing runs in it. It is in `data`.
 pub(crate) fn idle_cluster() -> Result<TempDir> {
     let home = cluster_home()?;
