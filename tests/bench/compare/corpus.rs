@@ -249,7 +249,8 @@ fn postgres_user() -> Option<&'static str> {
 
 /// Where a program of PostgreSQL is.
 pub(crate) fn postgres_path(name: &str) -> PathBuf {
-    postgres_bin().join(name)
+    let bin = std::env::var_os("WALARCH_BENCH_POSTGRES_BIN");
+    Path::new(bin.as_deref().unwrap_or(OsStr::new(POSTGRES_BIN))).join(name)
 }
 
 fn postgres_program(name: &str) -> Command {
