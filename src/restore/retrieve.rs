@@ -231,7 +231,8 @@ impl Retriever<'_> {
         request: &Request<'_>,
         delivery: &mut Delivery<'_>,
     ) -> Result<bool, RestoreError> {
-        let mut held = Vec::new();
+        // At once: a vector that grows would hold two copies for a moment.
+        let mut held = Vec::with_capacity(HELD_SIZE_BYTES);
         plain.fill(&mut held)?;
         if held.len() < HELD_SIZE_BYTES {
             plain.judge()?;

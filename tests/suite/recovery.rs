@@ -13,7 +13,7 @@ use crate::support::life::{
 };
 use crate::support::postgres::Postgres;
 use crate::support::sshd::{HOST, Sshd};
-use crate::support::tool::{Barman, Walarch, barman_venv};
+use crate::support::tool::{Barman, Walarch, barman_venv, wait_for};
 
 /// Recovers with these settings and compares what is there then.
 #[track_caller]
@@ -171,4 +171,37 @@ fn by_walarch_from_a_barman() {
         restore_command(folder, &sshd, &options, "streamed_zstd")
     };
     assert_recovers(life, &sshd, restore, &to_point(), &life.at_point);
+}
+
+/// As the README says it.
+const UNLESS_ABSENT: &str = "|| exit $(( $? > 1 ? 126 : 1 ))";
+
+#[test]
+fn a_recovery_stops_at_a_damaged_file_when_it_is_told_to() {
+    let life = life();
+    let home = life.home.copy();
+    let wals = home
+        .barman_home()
+        .join("shipped_zstd/wals/0000000100000000");
+    let segments: Vec<String> = names(&wals)
+        .into_iter()
+        .filter(|name| name.len() == 24)
+        .collect();
+    let damaged = &segments[segments.len() / 2];
+    let bytes = fs::read(wals.join(damaged)).unwrap();
+    fs::write(wals.join(damaged), &bytes[..bytes.len() / 2]).unwrap();
+    let sshd = Sshd::start(&home, Walarch);
+    let server = Postgres::restored(&life.backup, |folder| {
+        install_client(Path::new(folder), &sshd);
+        let restore = restore_command(folder, &sshd, "", "shipped_zstd");
+        format!("restore_command = '{restore} {UNLESS_ABSENT}'\n")
+    });
+    let mut process = server.spawn("postgres", &["-D", server.data().to_str().unwrap()]);
+    let status = wait_for("the end of the server", || process.try_wait().unwrap());
+    assert!(!status.success());
+    let log = log(&server);
+    let expected = format!("FATAL:  could not restore file \"{damaged}\" from archive");
+    assert!(log.contains(&expected), "{log}");
+    assert!(log.contains("is damaged"), "{log}");
+    assert!(!log.contains("archive recovery complete"), "{log}");
 }

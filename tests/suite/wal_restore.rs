@@ -531,6 +531,28 @@ fn kill(process: &str) {
 }
 
 #[test]
+fn the_program_is_the_client_when_it_has_that_name() {
+    let home = archive(1..=3);
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let client = database.folder.path().join("barman-wal-restore");
+    symlink(Walarch.program(), &client).unwrap();
+    let arguments = ["-p", "1", HOST, "main", FIRST, "pg_wal/RECOVERYXLOG"];
+    let as_walarch = database.client(Walarch, &sshd, &arguments);
+    let mut command = Command::new(client);
+    command
+        .args(as_walarch.get_args().skip(1))
+        .current_dir(database.data());
+    let restored = run(sshd.reachable_from(&mut command)).exits(0);
+    assert_eq!(
+        (restored.stdout.as_str(), restored.stderr.as_str()),
+        ("", "")
+    );
+    assert!(fs::read(database.received()).unwrap() == segment(1).bytes());
+    database.wait_for_spooled(&names_of(2..=3));
+}
+
+#[test]
 fn beside_the_archive_no_ssh_is_needed() {
     let home = archive(1..=6);
     let database = DatabaseHost::new();

@@ -96,10 +96,17 @@ impl Postgres {
         standby
     }
 
-    /// A server of Debian's version that recovers from a copy of a base backup, with these settings. It is told the
-    /// folder before it starts, to put things there. Returns when it answers, or has given up.
+    /// A server of Debian's version that recovers from a copy of a base backup, with these settings. Returns when it
+    /// answers.
     pub fn recovering(backup: &Path, settings: impl FnOnce(&str) -> String) -> Self {
-        let mut postgres = Self::folder(newest_of_debian());
+        let mut postgres = Self::restored(backup, settings);
+        postgres.run();
+        postgres
+    }
+
+    /// The same before it is started. The settings are told the folder, to put things there.
+    pub fn restored(backup: &Path, settings: impl FnOnce(&str) -> String) -> Self {
+        let postgres = Self::folder(newest_of_debian());
         let data = postgres.data();
         let copied = Command::new("cp").arg("-a").arg(backup).arg(&data).status();
         assert!(copied.unwrap().success());
@@ -107,7 +114,6 @@ impl Postgres {
         fs::write(data.join("recovery.signal"), "").unwrap();
         postgres.configure(&settings);
         postgres.give(postgres.folder.path());
-        postgres.run();
         postgres
     }
 
