@@ -77,6 +77,7 @@ fn list(server: &ServerConfig, range: &WalRange, output: &Output) -> Result<(), 
     let mut listing = Listing {
         output,
         coverage,
+        time_zone: TimeZone::system(),
         chunk: String::new(),
         files: 0,
         size_bytes: 0,
@@ -131,6 +132,7 @@ fn coverage(
 struct Listing<'a> {
     output: &'a Output,
     coverage: Coverage,
+    time_zone: TimeZone,
     chunk: String,
     files: u64,
     size_bytes: u64,
@@ -166,7 +168,7 @@ impl Listing<'_> {
                 pretty_size(info.size_bytes),
                 ratio,
                 codec(info),
-                time(info.modified_s),
+                self.time(info),
                 info.name.timeline()
             ));
         }
@@ -190,13 +192,23 @@ impl Listing<'_> {
             "ratio": self.ratio(info),
             "compression": info.compression,
             "encryption": info.encryption,
-            "time": time(info.modified_s),
+            "time": self.time(info),
             "time_s": info.modified_s,
             "gap_before": gap.map(|gap| json!({
                 "after": gap.after.as_str(),
                 "segments": gap.segments,
             })),
         })
+    }
+
+    fn time(&self, info: &WalFileInfo) -> String {
+        match Timestamp::from_second(info.modified_s as i64) {
+            Ok(time) => time
+                .to_zoned(self.time_zone.clone())
+                .strftime("%Y-%m-%d %H:%M:%S")
+                .to_string(),
+            Err(_) => "-".to_owned(),
+        }
     }
 
     fn line(&mut self, line: &str) {
@@ -262,16 +274,5 @@ fn codec(info: &WalFileInfo) -> String {
     match wrappings.is_empty() {
         true => "none".to_owned(),
         false => wrappings.join("+"),
-    }
-}
-
-/// In local time.
-fn time(modified_s: f64) -> String {
-    match Timestamp::from_second(modified_s as i64) {
-        Ok(time) => time
-            .to_zoned(TimeZone::system())
-            .strftime("%Y-%m-%d %H:%M:%S")
-            .to_string(),
-        Err(_) => "-".to_owned(),
     }
 }

@@ -175,4 +175,20 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn pieces_of_a_password_that_should_have_been_quoted_are_not_shown() {
+        for text in [
+            "password=open sesame",
+            "password=open sesame=street",
+            "password=a b c",
+        ] {
+            let error = Conninfo::parse(text).unwrap_err().to_string();
+            assert!(
+                !error.contains("sesame") && !error.contains("\"b"),
+                "{error}"
+            );
+            assert!(error.contains("\"...\""), "{error}");
+        }
+    }
 }

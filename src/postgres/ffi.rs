@@ -52,10 +52,24 @@ pub(super) fn parse(conninfo: &str) -> Result<BTreeMap<String, String>, Postgres
             pq::PQfreemem(error.cast::<c_void>());
             reason
         };
-        return Err(PostgresError::InvalidConninfo(message(reason)));
+        return Err(PostgresError::InvalidConninfo(without_quotations(
+            &message(reason),
+        )));
     }
     // SAFETY: `options` is libpq's list, ours from now on.
     Ok(unsafe { take_options(options) })
+}
+
+/// libpq's words without what it quotes: an unquoted password with a blank in it is cut into pieces,
+/// and one of those may be what libpq could not read.
+fn without_quotations(message: &str) -> String {
+    let parts = message.split('"').enumerate();
+    let shown = parts.map(|(number, part)| match number % 2 {
+        // "=" is what libpq misses.
+        1 if part != "=" => "...",
+        _ => part,
+    });
+    shown.collect::<Vec<_>>().join("\"")
 }
 
 /// The keywords of a list that have a value; frees the list.

@@ -1,7 +1,7 @@
 //! The connection to PostgreSQL, through libpq: what its manual says about connection strings,
 //! service files, password files, certificates and several hosts holds here word for word.
 //!
-//! [`ffi`] is the one place where raw pointers live; everything above it owns what it holds. A
+//! Its module `ffi` is the one place where raw pointers live; everything above it owns what it holds. A
 //! [`Connection`] waits without ever being deaf: each wait ends when its [`Limits`] say so.
 
 mod connection;

@@ -121,20 +121,26 @@ impl PlainWal<'_> {
     }
 }
 
+/// How many listed segments are looked at for a header: where none can be read (encrypted, perhaps),
+/// the others would not tell either.
+const HEADER_ATTEMPTS: u32 = 8;
+
 /// The first page header that a listed segment shows, which tells what cluster the WAL comes from.
 pub fn first_header(
     plain: &PlainWal<'_>,
     catalog: &Catalog,
 ) -> Result<Option<LongPageHeader>, CatalogError> {
-    let mut found = None;
+    let (mut found, mut attempts) = (None, 0);
     catalog.visit(&Contents(plain.storage), &mut |line| {
         let name = line.ok().map(|info| info.name);
-        let segment = name.filter(|name| name.kind() == WalKind::Segment);
-        let stored = segment.and_then(|name| plain.storage.find(&name).ok().flatten());
-        found = stored.and_then(|stored| plain.header(&stored));
-        match found {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
+        if let Some(segment) = name.filter(|name| name.kind() == WalKind::Segment) {
+            attempts += 1;
+            let stored = plain.storage.find(&segment).ok().flatten();
+            found = stored.and_then(|stored| plain.header(&stored));
+        }
+        match found.is_some() || attempts == HEADER_ATTEMPTS {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     })?;
     Ok(found)

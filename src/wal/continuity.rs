@@ -125,16 +125,6 @@ impl Coverage {
         })
     }
 
-    /// The first segment on its timeline that is there, from this one on.
-    pub fn first_from(&self, from: &WalName) -> Option<WalName> {
-        if self.contains(from) {
-            return Some(from.clone());
-        }
-        let timeline = self.timelines.get(&from.timeline())?;
-        let (start, _) = timeline.runs.range(self.number(from)?..).next()?;
-        Some(self.name(from.timeline(), *start))
-    }
-
     /// Where the last segment of a timeline ends or, if it has none, that of the one before.
     pub fn end_on(&self, timeline: u32) -> Option<Lsn> {
         let mut older = self.timelines.range(..=timeline).rev();
@@ -352,11 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn the_next_segment_that_is_there_is_found() {
+    fn the_end_is_that_of_the_timeline_or_of_the_one_before() {
         let coverage = coverage(&[(1, 4..=5), (2, 6..=6)]);
-        assert_eq!(coverage.first_from(&name(1, 1)), Some(name(1, 4)));
-        assert_eq!(coverage.first_from(&name(1, 5)), Some(name(1, 5)));
-        assert_eq!(coverage.first_from(&name(1, 6)), None);
         assert_eq!(coverage.end_on(1), Some(Lsn(6 * SIZE.bytes())));
         assert_eq!(coverage.end_on(9), Some(Lsn(7 * SIZE.bytes())));
     }

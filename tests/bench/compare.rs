@@ -20,6 +20,8 @@ mod check;
 mod corpus;
 #[path = "compare/cpu.rs"]
 mod cpu;
+#[path = "compare/fetch.rs"]
+mod fetch;
 #[path = "compare/home.rs"]
 mod home;
 #[path = "compare/memory.rs"]
@@ -34,10 +36,14 @@ mod queue;
 mod receive;
 #[path = "compare/single.rs"]
 mod single;
+#[path = "compare/sshd.rs"]
+mod sshd;
 #[path = "compare/table.rs"]
 mod table;
 #[path = "compare/throughput.rs"]
 mod throughput;
+#[path = "compare/verify.rs"]
+mod verify;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -65,8 +71,12 @@ const ROWS: &[(&str, Measure)] = &[
     ("put", put::put),
     ("memory", memory::memory),
     ("queue", queue::queue),
-    ("check", check::check),
     ("receive", receive::receive),
+    ("check", check::check),
+    ("verify", verify::verify),
+    ("get", fetch::get),
+    ("restore", fetch::restore),
+    ("fetch-memory", memory::fetch_memory),
 ];
 
 /// What every measurement needs.

@@ -2,7 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::{Job, Problem};
+use super::Problem;
+use super::produce::Job;
 use crate::codec::CodecError;
 use crate::storage::PlainWal;
 use crate::wal::{
@@ -27,6 +28,13 @@ pub(super) struct Verified {
     pub(super) problems: Vec<Problem>,
 }
 
+/// What is known of the cluster that the WAL comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Cluster {
+    pub(super) system_identifier: Option<u64>,
+    pub(super) segment_size_bytes: Option<u64>,
+}
+
 /// What is seen of a file while it is decoded.
 struct Seen {
     size_bytes: u64,
@@ -43,7 +51,7 @@ pub(super) fn buffer() -> Vec<u8> {
 pub(super) fn verify(
     plain: &PlainWal<'_>,
     job: &Job,
-    system_identifier: Option<u64>,
+    cluster: Cluster,
     buffer: &mut [u8],
 ) -> Option<Verified> {
     let name = &job.name;
@@ -75,7 +83,7 @@ pub(super) fn verify(
         Ok(seen) => {
             verified.wal_size_bytes = seen.size_bytes;
             verified.is_judged = seen.is_judged || name.kind() != WalKind::Segment;
-            verified.judge(seen, system_identifier);
+            verified.judge(seen, cluster);
         }
         Err(CodecError::ReadSource(error)) if error.kind() == io::ErrorKind::NotFound => {
             return None;
@@ -144,15 +152,25 @@ fn fill(plain: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 impl Verified {
     /// Adds the first thing that is wrong with what was seen; what follows from it is left out.
-    fn judge(&mut self, seen: Seen, system_identifier: Option<u64>) {
+    fn judge(&mut self, seen: Seen, cluster: Cluster) {
         let name = self.name.clone();
         let is_partial = name.kind() == WalKind::Partial;
+        let segment_size_bytes = match name.kind() {
+            WalKind::Segment => cluster.segment_size_bytes.unwrap_or(seen.size_bytes),
+            _ => seen.size_bytes,
+        };
         let fault = match seen.size_bytes {
             0 if !is_partial => Some(WalFault::Empty),
-            size_bytes => find_fault(&name, size_bytes, &seen.head, system_identifier),
+            size_bytes => find_fault(&name, size_bytes, &seen.head, cluster.system_identifier),
         };
         if let Some(fault) = fault {
             self.problems.push(Problem::Fault { name, fault });
+        } else if seen.size_bytes != segment_size_bytes {
+            self.problems.push(Problem::SegmentSize {
+                name,
+                wal_size_bytes: seen.size_bytes,
+                segment_size_bytes,
+            });
         } else if let Some(fault) = seen.fault {
             self.problems.push(Problem::Page { name, fault });
         } else if name.kind() == WalKind::History {

@@ -12,6 +12,7 @@
 mod file;
 mod listed;
 mod problem;
+mod produce;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -19,8 +20,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 pub use problem::Problem;
@@ -28,11 +29,8 @@ pub use problem::Problem;
 use super::{Contents, PlainWal, first_header, segment_size};
 use crate::catalog::{Catalog, CatalogError};
 use crate::wal::{Coverage, WalName, WalRange};
-use file::Verified;
-use listed::Listed;
-
-/// How many files may be under way between the producer and the collector.
-const AHEAD_MAX: usize = 256;
+use file::{Cluster, Verified};
+use produce::{Gate, Job};
 
 /// How many files that xlogdb and the archive do not agree on are looked at again; all others are
 /// reported as they are.
@@ -94,40 +92,6 @@ pub enum VerifyError {
     Storage(Box<dyn Error + Send + Sync>),
 }
 
-/// A file on its way to a worker.
-struct Job {
-    number: usize,
-    name: WalName,
-    /// The size that xlogdb says it has; `None` if it is not listed.
-    listed_size_bytes: Option<u64>,
-}
-
-/// Keeps the producer from running away from the collector.
-#[derive(Default)]
-struct Gate {
-    collected: Mutex<usize>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn wait_for(&self, number: usize) {
-        let collected = self
-            .collected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let too_far = |collected: &mut usize| number >= collected.saturating_add(AHEAD_MAX);
-        drop(self.changed.wait_while(collected, too_far));
-    }
-
-    fn open_to(&self, number: usize) {
-        *self
-            .collected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = number;
-        self.changed.notify_all();
-    }
-}
-
 /// Lets the producer go on, and so end, when the collector ends for any reason.
 struct OpenOnDrop<'a>(&'a Gate);
 
@@ -149,8 +113,11 @@ impl Verification<'_> {
     /// then what is missing.
     pub fn run(&self, notice: &mut dyn FnMut(&Progress<'_>)) -> Result<VerifySummary, VerifyError> {
         let header = first_header(&self.plain, self.catalog)?;
-        let foreign = header.map(|header| header.system_identifier);
-        let system_identifier = self.system_identifier.or(foreign);
+        let said = header.map(|header| header.system_identifier);
+        let cluster = Cluster {
+            system_identifier: self.system_identifier.or(said),
+            segment_size_bytes: header.map(|header| header.segment_size_bytes.into()),
+        };
         let coverage = Coverage::new(segment_size(&self.plain, self.catalog)?);
         let gate = Gate::default();
         let (mut collected, listing) = thread::scope(|scope| {
@@ -160,11 +127,11 @@ impl Verification<'_> {
             let gate = &gate;
             for _ in 0..self.jobs.get() {
                 let (waiting, results) = (Arc::clone(&waiting), results.clone());
-                scope.spawn(move || self.work(&waiting, system_identifier, &results));
+                scope.spawn(move || self.work(&waiting, cluster, &results));
             }
             // Without workers nobody may wait for them.
             drop((waiting, results));
-            let producer = scope.spawn(move || self.produce(&jobs, gate));
+            let producer = scope.spawn(move || produce::run(self, &jobs, gate));
             let _open = OpenOnDrop(gate);
             let collected = self.collect(coverage, &verified, gate, notice);
             let listing = producer.join();
@@ -185,66 +152,10 @@ impl Verification<'_> {
         Ok(collected.summary)
     }
 
-    /// Hands out jobs. Returns what xlogdb lists and the archive does not have.
-    fn produce(&self, jobs: &SyncSender<Job>, gate: &Gate) -> Result<Vec<WalName>, VerifyError> {
-        let mut listed = Listed::new(self);
-        let mut missing = Vec::new();
-        let mut number = 0;
-        let mut broken = None;
-        let mut directory: Vec<WalName> = Vec::new();
-        let mut flush = |directory: &mut Vec<WalName>| -> io::Result<()> {
-            // Digits may be of either case, and then directories are not in our order.
-            directory.sort_by_cached_key(listed::key);
-            for name in directory.drain(..) {
-                let listed_size_bytes = match listed.look_up(&name, &mut missing) {
-                    Ok(listed) => listed,
-                    Err(error) => {
-                        broken = Some(error);
-                        return Err(io::ErrorKind::Interrupted.into());
-                    }
-                };
-                gate.wait_for(number);
-                let job = Job {
-                    number,
-                    name,
-                    listed_size_bytes,
-                };
-                let stops = self.stop.load(Ordering::Relaxed) || jobs.send(job).is_err();
-                if stops {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
-                number += 1;
-            }
-            Ok(())
-        };
-        let walked = self.plain.storage.list_names(&mut |name| {
-            let goes_on = directory
-                .last()
-                .is_some_and(|last| last.hash_directory() == name.hash_directory());
-            if !goes_on {
-                flush(&mut directory)?;
-            }
-            if self.range.contains(&name) {
-                directory.push(name);
-            }
-            Ok(())
-        });
-        let walked = walked.and_then(|()| flush(&mut directory).map_err(Into::into));
-        if let Some(error) = broken {
-            return Err(error.into());
-        }
-        match walked {
-            Err(_) if self.stop.load(Ordering::Relaxed) => return Ok(Vec::new()),
-            walked => walked.map_err(VerifyError::Storage)?,
-        }
-        listed.finish(&mut missing)?;
-        Ok(missing)
-    }
-
     fn work(
         &self,
         waiting: &Mutex<Receiver<Job>>,
-        system_identifier: Option<u64>,
+        cluster: Cluster,
         results: &Sender<(usize, Option<Verified>)>,
     ) {
         let mut buffer = file::buffer();
@@ -255,7 +166,7 @@ impl Verification<'_> {
                 .recv();
             let Ok(job) = job else { return };
             let number = job.number;
-            let verified = file::verify(&self.plain, &job, system_identifier, &mut buffer);
+            let verified = file::verify(&self.plain, &job, cluster, &mut buffer);
             if results.send((number, verified)).is_err() {
                 return;
             }

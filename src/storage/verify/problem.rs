@@ -22,6 +22,15 @@ pub enum Problem {
         /// The evidence.
         fault: WalFault,
     },
+    /// A segment does not have the size that segments of its cluster have.
+    SegmentSize {
+        /// The segment.
+        name: WalName,
+        /// Its size, decoded.
+        wal_size_bytes: u64,
+        /// What it should be.
+        segment_size_bytes: u64,
+    },
     /// A page of a segment is not what belongs there.
     Page {
         /// The segment.
@@ -75,6 +84,7 @@ impl Problem {
         match self {
             Problem::Undecodable { name, .. }
             | Problem::Fault { name, .. }
+            | Problem::SegmentSize { name, .. }
             | Problem::Page { name, .. }
             | Problem::History { name, .. }
             | Problem::ListedSize { name, .. }
@@ -89,7 +99,7 @@ impl Problem {
     pub fn kind(&self) -> &'static str {
         match self {
             Problem::Undecodable { .. } => "undecodable",
-            Problem::Fault { .. } => "invalid",
+            Problem::Fault { .. } | Problem::SegmentSize { .. } => "invalid",
             Problem::Page { .. } => "page",
             Problem::History { .. } => "history",
             Problem::ListedSize { .. } => "listed_size",
@@ -107,6 +117,15 @@ impl fmt::Display for Problem {
         match self {
             Problem::Undecodable { name, source } => write!(f, "{name}: {source}"),
             Problem::Fault { name, fault } => write!(f, "{name}: {fault}"),
+            Problem::SegmentSize {
+                name,
+                wal_size_bytes,
+                segment_size_bytes,
+            } => write!(
+                f,
+                "{name}: it has {wal_size_bytes} bytes, the segments of this cluster have \
+                 {segment_size_bytes}"
+            ),
             Problem::Page { name, fault } => write!(f, "{name}: {fault}"),
             Problem::History { name, fault } => {
                 write!(f, "{name}: PostgreSQL would not understand it: {fault}")

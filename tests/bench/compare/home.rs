@@ -39,8 +39,8 @@ impl Home {
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
         writeln!(text, "backup_method = postgres")?;
-        let names_server = |option: &&str| option.starts_with("conninfo");
-        if !options.iter().any(names_server) {
+        // Archiving needs no server.
+        if !options.iter().any(|option| option.starts_with("conninfo")) {
             writeln!(text, "conninfo = host=/nonexistent")?;
             writeln!(text, "streaming_conninfo = host=/nonexistent")?;
         }
@@ -52,6 +52,22 @@ impl Home {
         Ok(home)
     }
 
+    /// Runs `get-wal` with standard output into a file.
+    pub(crate) fn get(&self, bench: &Bench, tool: Tool, name: &Path, goal: &Path) -> Result<Cost> {
+        let program = match tool {
+            Tool::Walarch => Path::new(WALARCH),
+            Tool::Barman => &bench.barman,
+        };
+        let configuration = self.configuration();
+        let script = format!("exec \"$0\" \"$@\" > {}", goal.display());
+        let arguments = [Path::new("-c"), Path::new(&script), program];
+        let arguments = arguments
+            .into_iter()
+            .chain([Path::new("-c"), &configuration, Path::new("get-wal")])
+            .chain([Path::new("main"), name]);
+        probe::measure("sh", arguments)
+    }
+
     pub(crate) fn configuration(&self) -> PathBuf {
         self.root.join("barman.conf")
     }
@@ -60,12 +76,12 @@ impl Home {
         self.root.join("main/incoming")
     }
 
-    pub(crate) fn meta(&self) -> PathBuf {
-        self.root.join("main/meta")
-    }
-
     pub(crate) fn streaming(&self) -> PathBuf {
         self.root.join("main/streaming")
+    }
+
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.root.join("main/meta")
     }
 
     pub(crate) fn wals(&self) -> PathBuf {

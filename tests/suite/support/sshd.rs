@@ -82,10 +82,6 @@ impl Sshd {
         sshd
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Who may log in: whoever runs the tests.
     pub fn user(&self) -> String {
         User::from_uid(getuid()).unwrap().unwrap().name
