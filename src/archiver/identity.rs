@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// The file in `backup_directory` in which Barman keeps what the cluster said of itself.
+use crate::durable;
+
 const IDENTITY_FILE: &str = "identity.json";
+
+/// Permissions of a new one, less the umask.
+const IDENTITY_MODE: u32 = 0o666;
 
 #[derive(Deserialize)]
 struct Identity {
@@ -22,9 +26,32 @@ pub struct IdentityError {
     reason: String,
 }
 
+/// `BACKUP_DIRECTORY/identity.json`, in which Barman keeps what the cluster said of itself.
+pub fn identity_path(backup_directory: &Path) -> PathBuf {
+    backup_directory.join(IDENTITY_FILE)
+}
+
+/// Writes down which cluster a home belongs to, as Barman does it with the first base backup. One
+/// that says so already stays as it is.
+pub fn pin_identity(
+    backup_directory: &Path,
+    system_identifier: u64,
+    postgres_major_version: i32,
+) -> io::Result<()> {
+    let text = format!(
+        "{{\n    \"systemid\": \"{system_identifier}\",\n    \"version\": \
+         \"{postgres_major_version}\"\n}}\n"
+    );
+    let path = identity_path(backup_directory);
+    if !path.exists() {
+        durable::create_file(&path, text.as_bytes(), IDENTITY_MODE)?;
+    }
+    Ok(())
+}
+
 /// The system identifier in `BACKUP_DIRECTORY/identity.json`; `None` if the home has none.
 pub fn system_identifier(backup_directory: &Path) -> Result<Option<u64>, IdentityError> {
-    let path = backup_directory.join(IDENTITY_FILE);
+    let path = identity_path(backup_directory);
     let failed = |reason: String| IdentityError {
         path: path.clone(),
         reason,

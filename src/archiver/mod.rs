@@ -1,9 +1,13 @@
 //! Where WAL comes from.
 
 mod direct;
+mod errors;
 mod file;
 mod identity;
+mod outcast;
 mod queue;
+mod receiver_report;
+mod report;
 mod streaming;
 
 use std::fmt::Debug;
@@ -12,8 +16,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 pub use direct::Direct;
+pub use errors::summarise_errors;
 pub use file::File;
-pub use identity::{IdentityError, system_identifier};
+pub use identity::{IdentityError, identity_path, pin_identity, system_identifier};
+pub use outcast::{Judged, Outcast, OutcastKind, ResolveError, Verdict, outcasts, resolve};
+pub use queue::{Backlog, incoming_backlog, move_to_errors, streaming_backlog};
+pub use report::{CheckReport, CheckResult, ReceiverFacts, ServerState, StatusLine, StatusReport};
 pub use streaming::Streaming;
 
 use crate::config::ServerConfig;
@@ -60,6 +68,13 @@ pub trait WalArchiver: Debug {
 
     /// Moves an object that does not belong into the queue to the errors directory.
     fn set_stranger_aside(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Judges what must be so for WAL to arrive this way. Changes nothing, asks nobody: what there is
+    /// to know is in `state`.
+    fn check(&self, state: &ServerState, report: &mut CheckReport);
+
+    /// Tells how WAL arrives this way.
+    fn status(&self, state: &ServerState, report: &mut StatusReport);
 }
 
 /// The archivers that a server has configured, in the order in which they run: streaming first, so

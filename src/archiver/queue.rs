@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
@@ -37,47 +38,72 @@ impl Queue {
         }
     }
 
-    /// Reads the directory once. Hidden objects are nobody's business; temporary ones (`.tmp`) are
-    /// counted, as Barman does, and left alone.
+    /// Reads the directory once. One that does not exist is empty.
     pub(super) fn list(&self) -> io::Result<Listing> {
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!("{} does not exist", self.directory.display());
-                return Ok(Listing::default());
-            }
-            entries => entries?,
-        };
-        let mut listing = Listing::default();
-        for entry in entries {
-            let entry = entry?;
-            let file_name = entry.file_name();
-            if file_name.as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            listing.listed += 1;
-            if file_name.as_encoded_bytes().ends_with(b".tmp") {
-                continue;
-            }
-            match wal_name(&file_name).filter(|_| is_file(&entry)) {
-                Some(name) => listing.files.push(WalFile {
-                    name,
-                    path: entry.path(),
-                }),
-                None => listing.strangers.push(entry.path()),
-            }
-        }
-        listing.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        listing.strangers.sort_unstable();
-        Ok(listing)
+        list(&self.directory)
     }
 
-    /// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between
-    /// where that name is taken.
     pub(super) fn move_to_errors(&self, path: &Path, suffix: &str) -> io::Result<PathBuf> {
-        let name = path.file_name().unwrap_or_default();
-        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
-        durable::move_aside(path, &self.errors_directory, names)
+        move_to_errors(path, &self.errors_directory, suffix)
+    }
+}
+
+/// Moves an object to the errors directory, as `NAME.STAMP.SUFFIX`; a number comes between where
+/// that name is taken.
+pub fn move_to_errors(path: &Path, errors_directory: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let names = (0..).map(|number| errors_name(name, &stamp, number, suffix));
+    durable::move_aside(path, errors_directory, names)
+}
+
+/// What waits in a directory to be archived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many objects lie there, hidden and temporary ones aside. Of `streaming`, the one that the
+    /// receiver writes does not count.
+    pub count: usize,
+    /// The WAL files among them.
+    pub names: Vec<WalName>,
+    directory: PathBuf,
+}
+
+/// What waits in `incoming_wals_directory`, whether it is archived or not.
+pub fn incoming_backlog(server: &ServerConfig) -> io::Result<Backlog> {
+    backlog(&server.incoming_wals_directory, 0)
+}
+
+/// What waits in `streaming_wals_directory`, whether it is archived or not.
+pub fn streaming_backlog(server: &ServerConfig) -> io::Result<Backlog> {
+    backlog(&server.streaming_wals_directory, 1)
+}
+
+fn backlog(directory: &Path, in_use: usize) -> io::Result<Backlog> {
+    let listing = list(directory)?;
+    let count = listing.files.len() + listing.strangers.len();
+    Ok(Backlog {
+        count: count.saturating_sub(in_use),
+        names: listing.files.into_iter().map(|wal| wal.name).collect(),
+        directory: directory.to_owned(),
+    })
+}
+
+impl Backlog {
+    /// The size of the WAL files in bytes, and when the oldest of them was last written. Files that
+    /// have gone meanwhile do not count.
+    pub fn measure(&self) -> (u64, Option<SystemTime>) {
+        let metadata = self
+            .names
+            .iter()
+            .filter_map(|name| fs::metadata(self.directory.join(name.as_str())).ok());
+        metadata.fold((0, None), |(size_bytes, oldest), file| {
+            let modified = file.modified().ok();
+            let oldest = match (oldest, modified) {
+                (Some(a), Some(b)) => Some(std::cmp::min(a, b)),
+                (a, b) => a.or(b),
+            };
+            (size_bytes + file.len(), oldest)
+        })
     }
 }
 
@@ -101,6 +127,40 @@ impl SourceKeeper for Queue {
     fn set_aside(&self, wal: &WalFile, reason: SetAside) -> io::Result<Option<PathBuf>> {
         self.move_to_errors(&wal.path, reason.suffix()).map(Some)
     }
+}
+
+/// Reads a directory once. Hidden objects are nobody's business; temporary ones (`.tmp`) are counted, as
+/// Barman does, and left alone.
+fn list(directory: &Path) -> io::Result<Listing> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!("{} does not exist", directory.display());
+            return Ok(Listing::default());
+        }
+        entries => entries?,
+    };
+    let mut listing = Listing::default();
+    for entry in entries {
+        let entry = entry?;
+        let file_name = entry.file_name();
+        if file_name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        listing.listed += 1;
+        if file_name.as_encoded_bytes().ends_with(b".tmp") {
+            continue;
+        }
+        match wal_name(&file_name).filter(|_| is_file(&entry)) {
+            Some(name) => listing.files.push(WalFile {
+                name,
+                path: entry.path(),
+            }),
+            None => listing.strangers.push(entry.path()),
+        }
+    }
+    listing.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    listing.strangers.sort_unstable();
+    Ok(listing)
 }
 
 fn errors_name(name: &OsStr, stamp: &str, number: usize, suffix: &str) -> OsString {

@@ -47,7 +47,10 @@ impl fmt::Display for WalFileInfo {
 /// A line that is none of xlogdb's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot parse line: {0:?}")]
-pub struct InvalidLine(String);
+pub struct InvalidLine(
+    /// The line.
+    pub String,
+);
 
 impl FromStr for WalFileInfo {
     type Err = InvalidLine;

@@ -2,8 +2,12 @@
 //!
 //! Barman and walarch share it, under a lock that is held only while the file is read or written.
 
+mod backup;
 mod line;
+mod read;
+mod remove;
 mod repair;
+mod survey;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -11,8 +15,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+pub use backup::{Backup, BackupWal, BackupsError, backups, last_backup};
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
+pub use remove::Removed;
+pub use survey::Survey;
 
+use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, LockFile, Temporary, Wait};
 use crate::wal::{WalKind, WalName};
 
@@ -65,6 +73,12 @@ pub enum CatalogError {
         /// The storage's answer.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Somebody rewrote the file in its place while it was read.
+    #[error("{} was rewritten while it was read\nHINT: try again", path.display())]
+    Rewritten {
+        /// xlogdb.
+        path: PathBuf,
+    },
 }
 
 /// What xlogdb was at some moment, see [`Catalog::state`].
@@ -109,6 +123,20 @@ impl Catalog {
         }
     }
 
+    /// The xlogdb of a server, wherever its archive is.
+    pub fn of(server: &ServerConfig) -> Self {
+        let wals_directory = match &server.wals_directory {
+            WalsDirectory::Local(root) => Some(root.as_path()),
+            WalsDirectory::Cloud(_) => None,
+        };
+        Self::new(
+            &server.name,
+            &server.xlogdb_directory,
+            &server.lock_directory,
+            wals_directory,
+        )
+    }
+
     /// Where xlogdb is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -129,11 +157,20 @@ impl Catalog {
     /// or in a torn line that the next call repairs.
     pub fn append(
         &self,
-        mut entries: Vec<Entry>,
+        entries: Vec<Entry>,
         seen: CatalogState,
         contents: &dyn ArchiveContents,
     ) -> Result<(), CatalogError> {
         let _lock = self.lock()?;
+        self.append_locked(entries, seen, contents)
+    }
+
+    fn append_locked(
+        &self,
+        mut entries: Vec<Entry>,
+        seen: CatalogState,
+        contents: &dyn ArchiveContents,
+    ) -> Result<(), CatalogError> {
         let mut file = self.open_or_create(contents, &entries)?;
         let changed = self.state() != seen;
         let torn = repair::cut_torn_line(&mut file, contents).map_err(|e| self.io("repair", e))?;
@@ -207,7 +244,11 @@ impl Catalog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Self::io_at("open", legacy, error)),
         };
-        self.write_anew(|new| Ok(io::copy(&mut old, new).map(drop)?))?;
+        self.write_anew(|new| {
+            io::copy(&mut old, new)
+                .map(drop)
+                .map_err(|e| self.io("write a new", e))
+        })?;
         durable::remove(legacy).map_err(|e| Self::io_at("remove", legacy, e))?;
         tracing::info!("{} continues in {}", legacy.display(), self.path.display());
         Ok(true)
@@ -223,7 +264,7 @@ impl Catalog {
         let lists_nothing = fs::metadata(&self.path).map_or(true, |metadata| metadata.len() == 0);
         self.write_anew(|new| {
             let mut found = !except.is_empty();
-            contents.visit_all(&mut |info| {
+            let visited = contents.visit_all(&mut |info| {
                 found = true;
                 if except.contains(&info.name) {
                     return Ok(());
@@ -235,13 +276,17 @@ impl Catalog {
                     WalKind::Partial => {}
                 }
                 writeln!(new, "{info}")
-            })?;
-            if found || lists_nothing {
-                return Ok(());
-            }
-            Err("the archive is empty, and xlogdb lists files\n\
-                 HINT: is its file system mounted? If it really is empty, remove xlogdb first"
-                .into())
+            });
+            let listed = visited.and_then(|()| match found || lists_nothing {
+                true => Ok(()),
+                false => Err("the archive is empty, and xlogdb lists files\n\
+                     HINT: is its file system mounted? If it really is empty, remove xlogdb first"
+                    .into()),
+            });
+            listed.map_err(|source| CatalogError::Contents {
+                path: self.path.clone(),
+                source,
+            })
         })?;
         Ok(counts)
     }
@@ -249,7 +294,7 @@ impl Catalog {
     /// Replaces xlogdb by what `fill` writes, in one durable step.
     fn write_anew(
         &self,
-        fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), Box<dyn Error + Send + Sync>>,
+        fill: impl FnOnce(&mut BufWriter<&File>) -> Result<(), CatalogError>,
     ) -> Result<(), CatalogError> {
         if let Some(directory) = self.path.parent() {
             durable::create_directories(directory)
@@ -265,10 +310,7 @@ impl Catalog {
                 .map_err(|e| self.io("write a new", e))?;
         }
         let mut writer = BufWriter::new(&file);
-        fill(&mut writer).map_err(|source| CatalogError::Contents {
-            path: self.path.clone(),
-            source,
-        })?;
+        fill(&mut writer)?;
         writer.flush().map_err(|e| self.io("write a new", e))?;
         drop(writer);
         durable::sync_file(&file, temporary.path()).map_err(|e| self.io("write a new", e))?;
@@ -281,10 +323,19 @@ impl Catalog {
     /// is a name to look for.
     fn listed_among(&self, names: &HashSet<&str>) -> Result<HashSet<String>, CatalogError> {
         let mut listed = HashSet::new();
-        if names.is_empty() {
-            return Ok(listed);
+        if !names.is_empty() {
+            self.visit_names(|name| listed.extend(names.get(name).map(|&name| name.to_owned())))?;
         }
-        let file = File::open(&self.path).map_err(|e| self.io("read", e))?;
+        Ok(listed)
+    }
+
+    /// Passes the first word of every line to `visit`, in the order of the lines. No file has no
+    /// lines. The lock is not taken: a line that is being written may be missing or torn.
+    pub fn visit_names(&self, mut visit: impl FnMut(&str)) -> Result<(), CatalogError> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(|e| self.io("read", e))?,
+        };
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let mut line = Vec::new();
         while reader
@@ -296,12 +347,12 @@ impl Catalog {
                 .split(u8::is_ascii_whitespace)
                 .next()
                 .unwrap_or_default();
-            if let Some(&name) = str::from_utf8(name).ok().and_then(|name| names.get(name)) {
-                listed.insert(name.to_owned());
+            if let Ok(name) = str::from_utf8(name) {
+                visit(name);
             }
             line.clear();
         }
-        Ok(listed)
+        Ok(())
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> CatalogError {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -14,7 +15,7 @@ use super::output::Output;
 use super::report::{DirectReporter, Reporter};
 use super::servers::select_one;
 use crate::archiver::{self, Direct};
-use crate::catalog::{Catalog, CatalogError, RebuildCounts};
+use crate::catalog::{Catalog, CatalogError, CatalogState, RebuildCounts};
 use crate::codec::{Decoder, Encoder};
 use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
@@ -23,6 +24,9 @@ use crate::storage::{
     Archive, Local, Recognition, Validation, WalFile, WalStorageStrategy, rebuild,
 };
 use crate::wal::WalName;
+
+/// The pause between two rounds over the queues while something is waited for.
+const ROUND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Archives a queue, or the one file that PostgreSQL names.
 pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, output: &Output) {
@@ -46,8 +50,8 @@ pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, ou
 
 /// What a server's archive is made of, apart from what encodes and runs.
 pub(super) struct Parts {
-    storage: Local,
-    catalog: Catalog,
+    pub(super) storage: Local,
+    pub(super) catalog: Catalog,
 }
 
 impl Parts {
@@ -56,16 +60,11 @@ impl Parts {
         match &server.wals_directory {
             WalsDirectory::Local(root) => Ok(Parts {
                 storage: Local::new(root, server),
-                catalog: Catalog::new(
-                    &server.name,
-                    &server.xlogdb_directory,
-                    &server.lock_directory,
-                    Some(root),
-                ),
+                catalog: Catalog::of(server),
             }),
             WalsDirectory::Cloud(url) => Err(format!(
                 "server '{}' keeps its WAL in an object store, which this version of walarch \
-                 cannot write to: {url}\nHINT: set wals_directory to a directory of this host",
+                 cannot use: {url}\nHINT: set wals_directory to a directory of this host",
                 server.name
             )),
         }
@@ -73,7 +72,7 @@ impl Parts {
 
     /// An archive that has gone while xlogdb lists it is a file system that is not mounted: nothing
     /// must be put in its place.
-    fn check_mounted(&self, server: &ServerConfig) -> Result<(), String> {
+    pub(super) fn check_mounted(&self, server: &ServerConfig) -> Result<(), String> {
         let WalsDirectory::Local(root) = &server.wals_directory else {
             return Ok(());
         };
@@ -87,6 +86,17 @@ impl Parts {
             root.display(),
             self.catalog.path().display()
         ))
+    }
+
+    /// Whether the archive holds a file of this name.
+    pub(super) fn holds(&self, name: &WalName) -> Result<bool, String> {
+        let found = self.storage.find(name).map_err(|error| error.to_string())?;
+        Ok(found.is_some())
+    }
+
+    /// To notice whether anything has been archived since, by us or by somebody else.
+    pub(super) fn catalog_state(&self) -> CatalogState {
+        self.catalog.state()
     }
 
     pub(super) fn rebuild_catalog(&self) -> Result<RebuildCounts, CatalogError> {
@@ -110,19 +120,71 @@ fn archive_queues(
     };
     with_archive(server, configuration_path, &parts, |archive| {
         let reporter = Reporter::new(output, &server.name);
-        for archiver in archiver::archivers(server) {
-            if let Err(error) = archiver::run(&*archiver, archive, &reporter) {
+        run_archivers(server, archive, &reporter, output);
+        report_stop(archive, output);
+    })
+}
+
+/// Archives what waits in the queues, again and again, until `is_done` says so after a round, a round
+/// fails, or this process is asked to stop. A round is left to the process that is at it already, if
+/// there is one; only files that are archived are printed.
+pub(super) fn archive_until(
+    server: &ServerConfig,
+    configuration_path: &Path,
+    parts: &Parts,
+    output: &Output,
+    mut is_done: impl FnMut() -> bool,
+) -> Result<(), String> {
+    let mut outcome = Ok(());
+    with_archive(server, configuration_path, parts, |archive| {
+        let round = || {
+            let lock = lock(server, Wait::Never)?;
+            let reporter = Reporter::new(output, &server.name).only_files();
+            Ok(lock.is_none() || run_archivers(server, archive, &reporter, output))
+        };
+        while !archive.stop.load(Ordering::Relaxed) {
+            let succeeded = round();
+            if is_done() || !matches!(succeeded, Ok(true)) {
+                outcome = succeeded.map(drop);
+                return;
+            }
+            thread::sleep(ROUND_INTERVAL);
+        }
+        report_stop(archive, output);
+    })?;
+    outcome
+}
+
+/// Runs each archiver once. Returns whether none of them failed at anything; what did was printed.
+fn run_archivers(
+    server: &ServerConfig,
+    archive: &Archive<'_>,
+    reporter: &Reporter<'_>,
+    output: &Output,
+) -> bool {
+    let mut succeeded = true;
+    for archiver in archiver::archivers(server) {
+        match archiver::run(&*archiver, archive, reporter) {
+            Ok(report) => succeeded &= report.failed == 0,
+            Err(error) => {
                 output.error(&format!(
                     "cannot read the queue of {}: {error}",
                     archiver.name()
                 ));
-            }
-            if archive.stop.load(Ordering::Relaxed) {
-                output.error("Process interrupted by user (KeyboardInterrupt)");
-                break;
+                succeeded = false;
             }
         }
-    })
+        if archive.stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    succeeded
+}
+
+fn report_stop(archive: &Archive<'_>, output: &Output) {
+    if archive.stop.load(Ordering::Relaxed) {
+        output.error("Process interrupted by user (KeyboardInterrupt)");
+    }
 }
 
 fn archive_one(
@@ -160,15 +222,35 @@ fn archive_one(
 
 /// Takes the lock that keeps every other archiver of this server away.
 fn lock(server: &ServerConfig, wait: Wait) -> Result<Option<LockFile>, String> {
+    lock_task(server, "archive-wal", wait)
+}
+
+/// Takes the lock of one of a server's tasks, in walarch and in Barman. `None` if it is busy.
+pub(super) fn lock_task(
+    server: &ServerConfig,
+    task: &str,
+    wait: Wait,
+) -> Result<Option<LockFile>, String> {
     let path = server
         .lock_directory
-        .join(format!(".{}-archive-wal.lock", server.name));
+        .join(format!(".{}-{task}.lock", server.name));
     LockFile::acquire(&path, wait)
         .map_err(|error| format!("cannot lock {}: {error}", path.display()))
 }
 
-/// Puts the archive together and lets `work` use it. A request to stop raises the archive's flag; a
-/// second one ends the process at once, which loses nothing either.
+/// A flag that a request to stop raises; a second request ends the process at once, which loses
+/// nothing either.
+pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| format!("cannot watch for signals: {error}"))?;
+    }
+    Ok(stop)
+}
+
+/// Puts the archive together and lets `work` use it. A request to stop raises the archive's flag.
 fn with_archive(
     server: &ServerConfig,
     configuration_path: &Path,
@@ -182,12 +264,7 @@ fn with_archive(
     }
     let decoder = Decoder::new(server);
     let recognition = Recognition::new(server);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| format!("cannot watch for signals: {error}"))?;
-    }
+    let stop = stop_on_signals()?;
     let hooks = Hooks::new(server, configuration_path, &stop);
     let storage: &dyn WalStorageStrategy = &parts.storage;
     work(&Archive {
@@ -196,7 +273,7 @@ fn with_archive(
         encoder: &encoder,
         decoder: &decoder,
         hooks: &hooks,
-        validation: server.own.validate_wal.then(|| validation(server)),
+        validation: validation(server),
         recognition: &recognition,
         jobs: jobs(server),
         stop: &stop,
@@ -204,7 +281,13 @@ fn with_archive(
     Ok(())
 }
 
-fn validation(server: &ServerConfig) -> Validation {
+/// What segments are checked against; `None` if they are not to be.
+pub(super) fn validation(server: &ServerConfig) -> Option<Validation> {
+    server.own.validate_wal.then(|| own_cluster(server))
+}
+
+/// The cluster that a server's WAL must be of, as far as that is known.
+pub(super) fn own_cluster(server: &ServerConfig) -> Validation {
     let system_identifier = archiver::system_identifier(&server.backup_directory);
     if let Err(error) = &system_identifier {
         tracing::warn!("{error}; WAL is not checked against it");
@@ -214,7 +297,7 @@ fn validation(server: &ServerConfig) -> Validation {
     }
 }
 
-fn jobs(server: &ServerConfig) -> NonZeroUsize {
+pub(super) fn jobs(server: &ServerConfig) -> NonZeroUsize {
     let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     server.own.jobs.unwrap_or_else(cores)
 }

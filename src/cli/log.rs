@@ -1,12 +1,15 @@
 //! The log: lines in the form that Barman's `log_format` asks for.
 
+use std::env;
 use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use jiff::Zoned;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -21,23 +24,20 @@ pub(super) const LEVELS: [&str; 6] = ["NOTSET", "DEBUG", "INFO", "WARNING", "ERR
 /// Without a file, or with one that cannot be opened, lines go to standard error. `level` is a name
 /// of [`LEVELS`] in any case or Python's number for it; `None` is INFO.
 pub(super) fn open(file: Option<&Path>, level: Option<&str>, format: &str) {
-    let opened = file.map(open_file);
+    let opened = file.map(LogFile::open);
     let severity = level.map_or(Some(INFO), severity);
-    let target: Box<dyn Write + Send> = match &opened {
-        Some(Ok(file)) => match file.try_clone() {
-            Ok(file) => Box::new(file),
-            Err(_) => Box::new(io::stderr()),
-        },
-        _ => Box::new(io::stderr()),
+    let (file_in_use, failure) = match opened.transpose() {
+        Ok(file) => (file, None),
+        Err(error) => (None, Some(error)),
     };
     let log = Log {
-        target: Mutex::new(target),
+        file: Mutex::new(file_in_use),
         format: format.to_owned(),
         least_severity: severity.unwrap_or(INFO),
     };
     // A second call in one process would be a mistake of ours; the first log stays in use.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(log));
-    if let (Some(Err(error)), Some(path)) = (&opened, file) {
+    if let (Some(error), Some(path)) = (failure, file) {
         tracing::warn!(
             "Failed opening the requested log file. Using standard error instead. ({}: {error})",
             path.display()
@@ -50,14 +50,41 @@ pub(super) fn open(file: Option<&Path>, level: Option<&str>, format: &str) {
 
 const INFO: i64 = 20;
 
-fn open_file(path: &Path) -> io::Result<File> {
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        fs::create_dir_all(directory)?;
+/// The log file, which another one may replace at any time: logrotate moves it away.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path
+            .parent()
+            .filter(|directory| !directory.as_os_str().is_empty())
+        {
+            fs::create_dir_all(directory)?;
+        }
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let metadata = file.metadata()?;
+        Ok(LogFile {
+            path: path.to_owned(),
+            file,
+            identity: (metadata.dev(), metadata.ino()),
+        })
     }
-    OpenOptions::new().append(true).create(true).open(path)
+
+    /// Writes to the file that has the name now, as Barman does; to the former one where that fails.
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        let named = fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        if named.ok() != Some(self.identity)
+            && let Ok(new) = LogFile::open(&self.path)
+        {
+            *self = new;
+        }
+        self.file.write_all(line.as_bytes())
+    }
 }
 
 /// Python's number for a level.
@@ -76,7 +103,8 @@ fn severity(level: &str) -> Option<i64> {
 }
 
 struct Log {
-    target: Mutex<Box<dyn Write + Send>>,
+    /// Standard error if there is none.
+    file: Mutex<Option<LogFile>>,
     format: String,
     least_severity: i64,
 }
@@ -103,14 +131,31 @@ impl<S: Subscriber> Layer<S> for Log {
             number,
             logger: event.metadata().target().replace("::", "."),
             message: redact(&message.0),
-            time: Zoned::now(),
+            time: Timestamp::now().to_zoned(LOCAL_TIME.clone()),
         };
         let line = format!("{}\n", record.render(&self.format));
-        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not stop the archiving.
-        let _ = target.write_all(line.as_bytes());
+        let _ = match &mut *file {
+            Some(file) => file.write(&line),
+            None => io::stderr().write_all(line.as_bytes()),
+        };
     }
 }
+
+/// What `TZ` says, else `/etc/localtime`.
+///
+/// Left to itself, jiff looks up the name behind the link `/etc/localtime`, for which it lists the whole
+/// database: a hundred system calls, in a process that may live for ten milliseconds.
+static LOCAL_TIME: LazyLock<TimeZone> = LazyLock::new(|| {
+    let linked = match env::var_os("TZ") {
+        None => fs::read("/etc/localtime").ok(),
+        Some(_) => None,
+    };
+    linked
+        .and_then(|rules| TimeZone::tzif("", &rules).ok())
+        .unwrap_or_else(TimeZone::system)
+});
 
 #[derive(Default)]
 struct Message(String);
@@ -218,7 +263,7 @@ mod tests {
             time: "2026-11-21T12:00:00.0421Z"
                 .parse::<jiff::Timestamp>()
                 .unwrap()
-                .to_zoned(jiff::tz::TimeZone::UTC),
+                .to_zoned(TimeZone::UTC),
         };
         let format = "%(asctime)s [%(process)s] %(name)s %(levelname)s: %(message)s";
         let pid = std::process::id();

@@ -2,32 +2,66 @@
 
 mod archive_wal;
 mod args;
+mod check;
+mod check_wal_archive;
+mod cron;
+mod delete_wals;
+mod detach;
+mod errors;
 mod exit_code;
+mod forced_command;
 mod generate;
+mod get_wal;
+mod inquiry;
+mod list_wals;
 mod log;
 mod output;
+mod personality;
 mod privileges;
+mod processes;
+mod progress;
+mod put_wal;
 mod rebuild_xlogdb;
+mod receive_wal;
 mod redact;
+mod replication_status;
 mod report;
 mod servers;
+mod service;
 mod show;
+mod status;
+mod switch_wal;
+mod verify_wals;
+mod wal_archive;
+mod wal_restore;
 
+use std::env;
 use std::ffi::OsString;
 use std::process;
 
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, ConfigError, ConfigFile};
-use args::{Args, Command};
+use crate::postgres;
+use args::{Args, Command, PutWalArgs};
 pub use exit_code::ExitCode;
 use output::Output;
 use privileges::UserRule;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    match Args::try_parse() {
-        Ok(args) => run(args, privileges::become_user).into(),
+    match Args::try_parse_from(personality::command_line(env::args_os())) {
+        Ok(mut args) => {
+            args.are_of_process = true;
+            if args.detached
+                && let Err(error) = detach::detach()
+            {
+                let output = Output::new(&args);
+                output.error(&format!("cannot detach: {error}"));
+                return output.close().into();
+            }
+            run(args, privileges::become_user).into()
+        }
         Err(error) => explain(&error).into(),
     }
 }
@@ -36,7 +70,7 @@ pub fn main() -> process::ExitCode {
 ///
 /// For programs that embed walarch. They must run as the configured `barman_user` already.
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Args::try_parse_from(command_line) {
+    match Args::try_parse_from(personality::command_line(command_line)) {
         Ok(args) => run(args, privileges::must_be_user),
         Err(error) => explain(&error),
     }
@@ -61,9 +95,29 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
         Some(Command::Man { command }) => {
             generate::man(command.as_deref(), Args::command(), &output);
         }
+        Some(Command::WalArchive(args)) => wal_archive::run(args, &output),
+        Some(Command::PutWal(PutWalArgs {
+            forced_command: Some(servers),
+            ..
+        })) => match forced_command::allowed(&args, servers) {
+            Ok(allowed) => return run(allowed, user_rule),
+            Err(refusal) => {
+                // For the log: whoever tries keys should leave a trace.
+                let _ = configure(&args, user_rule);
+                output.error_with_code(ExitCode::Configuration, &refusal);
+            }
+        },
+        Some(Command::WalRestore(restore)) if !restore.local => {
+            wal_restore::run_remote(restore, args.are_of_process, &output);
+        }
         Some(command) => match configure(&args, user_rule) {
-            Ok(config) => run_configured(command, config, &output),
-            Err(message) => output.error(&message),
+            Ok(config) => run_configured(&args, command, config, &output),
+            Err(message) => {
+                output.error(&message);
+                if command.restores() {
+                    output.exit_with(ExitCode::Configuration);
+                }
+            }
         },
     }
     output.close()
@@ -73,15 +127,17 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
 /// the other.
 fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     let text = |error: ConfigError| error.to_string();
-    let file = ConfigFile::find(args.config.as_deref()).map_err(text)?;
+    let file = ConfigFile::find(args.config_file()).map_err(text)?;
     let global = file.global();
     user_rule(&global.barman_user)?;
+    // While there is one thread only.
+    postgres::use_debian_paths();
     let level = args.log_level.as_deref().or(global.log_level.as_deref());
     log::open(global.log_file.as_deref(), level, &global.log_format);
     file.load().map_err(text)
 }
 
-fn run_configured(command: &Command, config: Config, output: &Output) {
+fn run_configured(args: &Args, command: &Command, config: Config, output: &Output) {
     servers::report(&config.messages, output);
     match command {
         Command::ArchiveWal {
@@ -90,11 +146,37 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         } => {
             archive_wal::run(config, server_name, wal_path.as_deref(), output);
         }
+        Command::PutWal(args) => put_wal::run(config, args, output),
+        Command::GetWal(args) => get_wal::run(config, args, output),
+        Command::WalRestore(restore) => {
+            wal_restore::run_local(config, restore, args.are_of_process, output);
+        }
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
         }
+        Command::DeleteWals(args) => delete_wals::run(config, args, output),
+        Command::ListWals(args) => list_wals::run(config, args, output),
+        Command::VerifyWals(args) => verify_wals::run(config, args, output),
+        Command::CheckWalArchive(args) => check_wal_archive::run(config, args, output),
+        Command::Errors(args) => errors::run(config, args, output),
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
-        Command::Completion { .. } | Command::Man { .. } => {}
+        Command::ReceiveWal(args) => receive_wal::run(config, args, output),
+        Command::Cron { keep_descriptors } => {
+            cron::run(config, *keep_descriptors, args.log_level.as_deref(), output);
+        }
+        Command::Check {
+            server_names,
+            nagios,
+            check_timeout,
+        } => check::run(config, server_names, *nagios, *check_timeout, output),
+        Command::Status { server_names } => status::run(config, server_names, output),
+        Command::SwitchWal(args) => switch_wal::run(config, args, output),
+        Command::ReplicationStatus(args) => replication_status::run(config, args, output),
+        Command::ListProcesses { server_name } => processes::list(config, server_name, output),
+        Command::TerminateProcess { server_name, task } => {
+            processes::terminate(config, server_name, task, output);
+        }
+        Command::Completion { .. } | Command::Man { .. } | Command::WalArchive(_) => {}
     }
 }

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::args::{Args, Color, Format};
+use super::args::{Args, Color, Command, Format};
 use super::exit_code::ExitCode;
 use super::redact::redact;
 
@@ -18,9 +18,15 @@ pub(super) struct Output {
     quiet: bool,
     debug: bool,
     colored: bool,
-    failed: Cell<bool>,
+    /// Nothing is printed but what [`Output::verdict`] is given, and a failure is critical.
+    for_nagios: Cell<bool>,
+    /// Standard output carries WAL: lines go to standard error.
+    stdout_is_taken: bool,
+    exit_code: Cell<ExitCode>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
+    /// What has been printed of that object already, and what is about to be.
+    streamed: RefCell<Option<String>>,
     /// What must step aside while a line is printed.
     progress: RefCell<Option<ProgressBar>>,
 }
@@ -37,8 +43,11 @@ impl Output {
             quiet: args.quiet,
             debug: args.debug,
             colored,
-            failed: Cell::new(false),
+            for_nagios: Cell::new(false),
+            stdout_is_taken: args.command.as_ref().is_some_and(Command::writes_wal),
+            exit_code: Cell::new(ExitCode::Success),
             json: RefCell::default(),
+            streamed: RefCell::default(),
             progress: RefCell::default(),
         }
     }
@@ -54,7 +63,11 @@ impl Output {
     /// A line for the person only.
     pub(super) fn line(&self, message: &str) {
         match self.format {
+            _ if self.for_nagios.get() => {}
             Format::Console if self.quiet => {}
+            Format::Console if self.stdout_is_taken => {
+                self.print(&mut io::stderr(), &redact(message));
+            }
             Format::Console => self.print(&mut io::stdout(), &redact(message)),
             Format::Json => self.collect("_INFO", message),
         }
@@ -72,11 +85,22 @@ impl Output {
         self.message("_WARNING", "WARNING: ", Some(AnsiColor::Yellow), message);
     }
 
+    /// A line on standard error, whatever was asked for.
+    pub(super) fn note(&self, message: &str) {
+        self.print(&mut io::stderr(), message);
+    }
+
     /// Something failed, so that the exit code cannot be 0 any more.
     pub(super) fn error(&self, message: &str) {
         tracing::error!("{message}");
-        self.failed.set(true);
+        self.fail();
         self.message("_ERROR", "ERROR: ", Some(AnsiColor::Red), message);
+    }
+
+    /// An error that decides the exit code.
+    pub(super) fn error_with_code(&self, code: ExitCode, message: &str) {
+        self.error(message);
+        self.exit_with(code);
     }
 
     /// An error with what the operator can do about it.
@@ -85,6 +109,43 @@ impl Output {
             Some(hint) => self.error(&format!("{error}\nHINT: {hint}")),
             None => self.error(&error.to_string()),
         }
+    }
+
+    /// Something failed, and has been said in another way than by a message.
+    pub(super) fn fail(&self) {
+        if self.exit_code.get() == ExitCode::Success {
+            self.exit_code.set(ExitCode::Failure);
+        }
+    }
+
+    /// Whether anything has failed so far.
+    pub(super) fn has_failed(&self) -> bool {
+        self.exit_code.get() != ExitCode::Success
+    }
+
+    /// From now on prints the one verdict that Nagios reads, whatever the format.
+    pub(super) fn begin_nagios(&self) {
+        self.for_nagios.set(true);
+    }
+
+    /// The verdict for Nagios, whose first line is all that most people see.
+    pub(super) fn verdict(&self, text: &str) {
+        self.print(&mut io::stdout(), &redact(text));
+    }
+
+    /// `OK` or `FAILED`, in its colour.
+    pub(super) fn status_word(&self, passed: bool) -> String {
+        let (word, color) = match passed {
+            true => ("OK", AnsiColor::Green),
+            false => ("FAILED", AnsiColor::Red),
+        };
+        let style = Style::new().fg_color(self.colored.then(|| color.into()));
+        format!("{style}{word}{style:#}")
+    }
+
+    /// What the process ends with, where that says more than that something failed.
+    pub(super) fn exit_with(&self, code: ExitCode) {
+        self.exit_code.set(code);
     }
 
     /// Whether the format wants lines or values.
@@ -102,6 +163,39 @@ impl Output {
         self.json.borrow_mut().insert(key.to_owned(), value);
     }
 
+    /// Begins a JSON object under `key` with a list in it that may be too long to be held in memory.
+    /// Every [`element`](Self::element) is for that list until [`end_list`](Self::end_list).
+    pub(super) fn begin_list(&self, key: &str, list: &str) {
+        self.stream(&format!("{{{}: {{{}: [", json!(key), json!(list)));
+    }
+
+    /// Adds an element to the list; `is_first` tells that there is none before it.
+    pub(super) fn element(&self, is_first: bool, value: &Value) {
+        self.stream(if is_first { "" } else { ", " });
+        self.stream(&python_json(value));
+    }
+
+    /// Ends the list; `rest` are the other members of the object around it.
+    pub(super) fn end_list(&self, rest: Map<String, Value>) {
+        let rest = python_json(&Value::from(rest));
+        match rest.strip_prefix('{').filter(|rest| *rest != "}") {
+            Some(members) => self.stream(&format!("], {members}")),
+            None => self.stream("]}"),
+        }
+    }
+
+    fn stream(&self, text: &str) {
+        let mut streamed = self.streamed.borrow_mut();
+        let pending = streamed.get_or_insert_default();
+        pending.push_str(text);
+        if pending.len() >= STREAM_SIZE_BYTES && !self.quiet {
+            let _ = io::stdout().write_all(pending.as_bytes());
+        }
+        if pending.len() >= STREAM_SIZE_BYTES {
+            pending.clear();
+        }
+    }
+
     /// Lets lines and a progress bar share a terminal.
     pub(super) fn set_progress(&self, bar: Option<ProgressBar>) {
         *self.progress.borrow_mut() = bar;
@@ -109,24 +203,32 @@ impl Output {
 
     /// Prints what was collected and says how it all ended.
     pub(super) fn close(self) -> ExitCode {
-        if self.is_json() && !self.quiet {
-            let mut text = Vec::new();
-            let mut serializer = serde_json::Serializer::with_formatter(&mut text, PythonStyle);
-            // Strings, lists and maps always serialise.
-            let _ = self.json.borrow().serialize(&mut serializer);
-            let _ = io::stdout()
-                .write_all(&text)
-                .and_then(|()| io::stdout().flush());
+        if self.is_json() && !self.quiet && !self.for_nagios.get() {
+            let mut text = python_json(&Value::from(self.json.take()));
+            if let Some(pending) = self.streamed.take() {
+                // What was streamed is the beginning of the same object.
+                text = match text.strip_prefix('{').filter(|rest| *rest != "}") {
+                    Some(members) => format!("{pending}, {members}"),
+                    None => format!("{pending}}}"),
+                };
+            }
+            let mut stream: Box<dyn Write> = match self.stdout_is_taken {
+                true => Box::new(io::stderr()),
+                false => Box::new(io::stdout()),
+            };
+            let _ = stream
+                .write_all(text.as_bytes())
+                .and_then(|()| stream.flush());
         }
-        if self.failed.get() {
-            ExitCode::Failure
-        } else {
-            ExitCode::Success
+        match (self.exit_code.get(), self.for_nagios.get()) {
+            (ExitCode::Failure, true) => ExitCode::Critical,
+            (code, _) => code,
         }
     }
 
     fn message(&self, key: &str, prefix: &str, color: Option<AnsiColor>, message: &str) {
         match self.format {
+            _ if self.for_nagios.get() => {}
             Format::Json => self.collect(key, message),
             Format::Console => {
                 let style = Style::new().fg_color(color.filter(|_| self.colored).map(Into::into));
@@ -157,6 +259,17 @@ impl Output {
             None => print(),
         }
     }
+}
+
+/// How much of a streamed list is collected before it is printed.
+const STREAM_SIZE_BYTES: usize = 64 << 10;
+
+fn python_json(value: &Value) -> String {
+    let mut text = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, PythonStyle);
+    // Strings, lists and maps always serialise, to text.
+    let _ = value.serialize(&mut serializer);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// JSON with the blanks that Barman's has, for scripts that grep in it.

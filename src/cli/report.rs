@@ -1,27 +1,20 @@
 //! Turns what happens while archiving into Barman's lines, the log and a progress bar.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IsTerminal};
-
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::output::Output;
+use super::progress::Progress;
 use crate::observe::{Event, Observer};
-
-/// From this many files on, a person at a terminal wants to see how it goes.
-const PROGRESS_FILES_MIN: usize = 16;
-
-/// How often at most the bar is drawn, in milliseconds.
-const PROGRESS_INTERVAL_MS: u64 = 100;
 
 /// Reports a run over a queue.
 pub(super) struct Reporter<'a> {
     output: &'a Output,
     server: &'a str,
+    /// A queue without files is not worth a line.
+    only_files: bool,
     archiver: RefCell<String>,
     chosen: Cell<usize>,
-    archived_size_bytes: Cell<u64>,
-    bar: RefCell<Option<ProgressBar>>,
+    bar: RefCell<Option<Progress<'a>>>,
 }
 
 impl<'a> Reporter<'a> {
@@ -29,17 +22,26 @@ impl<'a> Reporter<'a> {
         Reporter {
             output,
             server,
+            only_files: false,
             archiver: RefCell::default(),
             chosen: Cell::new(0),
-            archived_size_bytes: Cell::new(0),
             bar: RefCell::default(),
         }
+    }
+
+    /// The same for a run that is repeated until a file comes.
+    pub(super) fn only_files(mut self) -> Self {
+        self.only_files = true;
+        self
     }
 
     fn begin_batch(&self, archiver: &str, listed: usize, chosen: usize) {
         let server = self.server;
         self.archiver.replace(archiver.to_owned());
         self.chosen.set(chosen);
+        if chosen == 0 && self.only_files {
+            return;
+        }
         let mut header = format!("Processing xlog segments from {archiver} for {server}");
         if chosen == 0 {
             tracing::info!("No xlog segments found from {archiver} for {server}.");
@@ -56,51 +58,7 @@ impl<'a> Reporter<'a> {
             );
         }
         self.output.line(&header);
-        self.begin_progress(chosen);
-    }
-
-    fn begin_progress(&self, chosen: usize) {
-        let wanted = chosen >= PROGRESS_FILES_MIN && io::stderr().is_terminal();
-        if !wanted || self.output.is_quiet() {
-            return;
-        }
-        let bar = ProgressBar::new(chosen as u64);
-        if let Ok(style) =
-            ProgressStyle::with_template("{wide_bar} {pos}/{len} files, {msg}, {eta} left")
-        {
-            bar.set_style(style);
-        }
-        bar.set_message(HumanBytes(0).to_string());
-        bar.enable_steady_tick(std::time::Duration::from_millis(PROGRESS_INTERVAL_MS));
-        self.output.set_progress(Some(bar.clone()));
-        self.bar.replace(Some(bar));
-    }
-
-    fn advance_progress(&self, source_size_bytes: u64) {
-        let total = self.archived_size_bytes.get() + source_size_bytes;
-        self.archived_size_bytes.set(total);
-        if let Some(bar) = &*self.bar.borrow() {
-            bar.inc(1);
-            let rate = total as f64 / bar.elapsed().as_secs_f64().max(0.001);
-            bar.set_message(format!(
-                "{}, {}/s",
-                HumanBytes(total),
-                HumanBytes(rate as u64)
-            ));
-        }
-    }
-
-    fn end_progress(&self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-            self.output.set_progress(None);
-        }
-    }
-}
-
-impl Drop for Reporter<'_> {
-    fn drop(&mut self) {
-        self.end_progress();
+        self.bar.replace(Progress::begin(self.output, chosen));
     }
 }
 
@@ -113,7 +71,7 @@ impl Observer for Reporter<'_> {
                 listed,
                 chosen,
             } => {
-                self.end_progress();
+                self.bar.take();
                 self.begin_batch(archiver, *listed, *chosen);
             }
             Event::Archiving { number, name } => {
@@ -125,7 +83,11 @@ impl Observer for Reporter<'_> {
             }
             Event::Archived {
                 source_size_bytes, ..
-            } => self.advance_progress(*source_size_bytes),
+            } => {
+                if let Some(bar) = &*self.bar.borrow() {
+                    bar.advance(*source_size_bytes);
+                }
+            }
             Event::DuplicateSetAside { name, path } => {
                 tracing::warn!("{server}/{name} moved to {}", path.display());
                 output.info(&format!(
@@ -140,12 +102,15 @@ impl Observer for Reporter<'_> {
                      Reason: {reason}"
                 );
             }
+            Event::NothingFound if self.only_files => {}
             Event::NothingFound => output.line("\tno file found"),
             Event::StrangersFound { names } => self.strangers(names),
             Event::StrangerStays { path, error } => output.error(&format!(
                 "cannot move {} to the errors directory: {error}",
                 path.display()
             )),
+            // No archiver deletes from the archive.
+            Event::Deleted { .. } | Event::NotDeleted { .. } => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! In-process compression: reads a source to its end and writes one complete stream.
 
 use std::io::{BufWriter, Read, Write};
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use super::deflate::DeflateScratch;
@@ -68,6 +69,7 @@ fn room(input: &mut Vec<u8>, size_bytes: usize) -> &mut [u8] {
 /// Reads `source` to its end and writes it to `sink`, compressed as `setting` says; `None` copies it.
 pub(super) fn compress(
     setting: Option<&Setting>,
+    threads: NonZeroUsize,
     source: &mut (dyn Read + Send),
     source_size_bytes: u64,
     sink: &mut (dyn Write + Send),
@@ -77,7 +79,7 @@ pub(super) fn compress(
     let broken = Broken::default();
     let mut source = Source::new(source, source_size_bytes, &broken);
     let mut guarded = Sink::new(sink, &broken);
-    let result = run(setting, &mut source, &mut guarded, &mut scratch);
+    let result = run(setting, threads, &mut source, &mut guarded, &mut scratch);
     pool.give_back(scratch);
     guarded.conclude(result)?;
     flush_all(sink)
@@ -85,6 +87,7 @@ pub(super) fn compress(
 
 fn run(
     setting: Option<&Setting>,
+    threads: NonZeroUsize,
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     scratch: &mut Scratch,
@@ -92,7 +95,7 @@ fn run(
     let whole_size_bytes = usize::try_from(source.expected_bytes()).unwrap_or(usize::MAX);
     let input_size_bytes = match setting {
         Some(Setting::Zstd(setting)) if scratch.may_hold_segment => {
-            setting.input_size_bytes(whole_size_bytes)
+            setting.input_size_bytes(whole_size_bytes, threads)
         }
         Some(Setting::Deflate(_)) => DeflateScratch::input_size_bytes(whole_size_bytes),
         _ => INPUT_SIZE_BYTES,
@@ -109,9 +112,14 @@ fn run(
         Some(Setting::Zstd(setting)) => {
             let zstd = match &mut scratch.zstd {
                 Some(zstd) => zstd,
-                none => none.insert(ZstdScratch::new(setting)?),
+                none => none.insert(ZstdScratch::new(*setting)?),
             };
-            zstd.run(source, sink, input)
+            let result = zstd.run(threads, source, sink, input);
+            if result.is_err() {
+                // Its threads may still be at the file that failed.
+                scratch.zstd = None;
+            }
+            result
         }
         Some(Setting::Gzip { level }) => gzip(*level, source, sink, input),
         Some(Setting::Bzip2 { level }) => bzip2(*level, source, sink, input),

@@ -1,6 +1,7 @@
 //! From the bytes of a WAL file to its stored form.
 
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 
 use super::command::Program;
 use super::compress::{ScratchPool, compress};
@@ -13,7 +14,8 @@ use crate::config::{Compression, Encryption, ServerConfig};
 /// Brings WAL files into the stored form that a server's configuration asks for.
 ///
 /// Built once per run and shared by all worker threads. It keeps buffers and compression contexts from file
-/// to file: about 3 MiB for each thread that encodes at the same time, and what the codec itself needs.
+/// to file: about 3 MiB for each thread that encodes at the same time, with zstd 24 MiB for two of them, and what the
+/// codec itself needs.
 pub struct Encoder {
     compression: Option<Stage>,
     encryption: Option<(Encryption, Program)>,
@@ -54,7 +56,11 @@ impl Encoder {
             None => (None, None),
         };
         let encryption = match options.encryption {
-            Some(Encryption::Gpg) => Some((Encryption::Gpg, gpg_program(options)?)),
+            Some(Encryption::Gpg) => {
+                let path_prefix = options.path_prefix.as_deref();
+                let program = gpg::encryption(gpg::key_id(options)?, path_prefix);
+                Some((Encryption::Gpg, program))
+            }
             None => None,
         };
         Ok(Encoder {
@@ -104,12 +110,30 @@ impl Encoder {
         carried: Option<Compression>,
         sink: &mut (dyn Write + Send),
     ) -> Result<Encoding, CodecError> {
+        let threads = NonZeroUsize::MIN;
+        self.encode_on_threads(threads, source, source_size_bytes, carried, sink)
+    }
+
+    /// [`Encoder::encode`] for a file that nothing else is encoded beside: zstd, unless told to search hard, uses
+    /// up to `threads` cores for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoder::encode`].
+    pub fn encode_on_threads(
+        &self,
+        threads: NonZeroUsize,
+        source: &mut (dyn Read + Send),
+        source_size_bytes: u64,
+        carried: Option<Compression>,
+        sink: &mut (dyn Write + Send),
+    ) -> Result<Encoding, CodecError> {
         let stage = self.compression.as_ref().filter(|_| carried.is_none());
         match &self.encryption {
-            None => self.write(stage, source, source_size_bytes, sink)?,
+            None => self.write(stage, threads, source, source_size_bytes, sink)?,
             Some((Encryption::Gpg, program)) => pipe_through(
                 program,
-                |stdin| self.write(stage, source, source_size_bytes, stdin),
+                |stdin| self.write(stage, threads, source, source_size_bytes, stdin),
                 sink,
             )?,
         }
@@ -119,21 +143,27 @@ impl Encoder {
     fn write(
         &self,
         stage: Option<&Stage>,
+        threads: NonZeroUsize,
         source: &mut (dyn Read + Send),
         source_size_bytes: u64,
         sink: &mut (dyn Write + Send),
     ) -> Result<(), CodecError> {
-        let pool = &self.pool;
-        match stage.map(|stage| &stage.how) {
-            None => compress(None, source, source_size_bytes, sink, pool),
-            Some(How::InProcess(setting)) => {
-                compress(Some(setting), source, source_size_bytes, sink, pool)
-            }
-            Some(How::Command(program)) => pipe_through(
-                program,
-                |stdin| compress(None, source, source_size_bytes, stdin, pool),
+        let run = |setting, source: &mut (dyn Read + Send), sink: &mut (dyn Write + Send)| {
+            compress(
+                setting,
+                threads,
+                source,
+                source_size_bytes,
                 sink,
-            ),
+                &self.pool,
+            )
+        };
+        match stage.map(|stage| &stage.how) {
+            None => run(None, source, sink),
+            Some(How::InProcess(setting)) => run(Some(setting), source, sink),
+            Some(How::Command(program)) => {
+                pipe_through(program, |stdin| run(None, source, stdin), sink)
+            }
         }
     }
 }
@@ -174,18 +204,4 @@ pub(super) fn required_filter<'a>(
                 "set custom_{direction}_filter to a shell command that reads standard input and writes standard output."
             ),
         })
-}
-
-fn gpg_program(options: &CodecOptions) -> Result<Program, CodecError> {
-    let key_id = options
-        .encryption_key_id
-        .as_deref()
-        .filter(|key_id| !key_id.trim().is_empty())
-        .ok_or_else(|| CodecError::Configuration {
-            message: "encryption is gpg, but encryption_key_id is not set".to_owned(),
-            hint:
-                "set encryption_key_id to a key of this user's keyring; gpg --list-keys shows them."
-                    .to_owned(),
-        })?;
-    Ok(gpg::encryption(key_id, options.path_prefix.as_deref()))
 }

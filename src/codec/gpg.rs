@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::process::{ChildStdin, Stdio};
 use std::sync::Arc;
 
+use super::CodecOptions;
 use super::command::{Program, describe};
 use super::error::CodecError;
 use super::filter::FilterReader;
@@ -27,6 +28,36 @@ pub(super) fn encryption(key_id: &str, path_prefix: Option<&str>) -> Program {
         "--encrypt",
     ]);
     Program::new("gpg", arguments, path_prefix)
+}
+
+/// The same without a trace on this host: no locks, no random seed, no look at who
+/// trusts whom, no key fetched from elsewhere.
+pub(super) fn rehearsal(key_id: &str, trust: &[&str], path_prefix: Option<&str>) -> Program {
+    let arguments = UNATTENDED
+        .into_iter()
+        .chain([
+            "--lock-never",
+            "--no-random-seed-file",
+            "--no-auto-check-trustdb",
+            "--no-auto-key-locate",
+        ])
+        .chain(trust.iter().copied())
+        .chain(["--recipient", key_id, "--encrypt"]);
+    Program::new("gpg", arguments, path_prefix)
+}
+
+/// The configured key.
+pub(super) fn key_id(options: &CodecOptions) -> Result<&str, CodecError> {
+    options
+        .encryption_key_id
+        .as_deref()
+        .filter(|key_id| !key_id.trim().is_empty())
+        .ok_or_else(|| CodecError::Configuration {
+            message: "encryption is gpg, but encryption_key_id is not set".to_owned(),
+            hint:
+                "set encryption_key_id to a key of this user's keyring; gpg --list-keys shows them."
+                    .to_owned(),
+        })
 }
 
 /// Reads the clear form of `stored`.

@@ -23,6 +23,7 @@ mod lz4_frames;
 mod magic;
 mod openpgp;
 mod options;
+mod rehearsal;
 mod segment_size;
 mod snappy_stream;
 mod zstd_frame;
@@ -33,6 +34,7 @@ pub use error::CodecError;
 pub use magic::{HEAD_SIZE_BYTES, identify_compression};
 pub use openpgp::is_encrypted;
 pub use options::CodecOptions;
+pub use rehearsal::{Rehearsal, check_compression, rehearse_encryption};
 
 #[cfg(test)]
 mod tests;

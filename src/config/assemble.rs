@@ -62,6 +62,7 @@ pub(super) fn server(
         incoming_wals_directory: path("incoming_wals_directory"),
         streaming_wals_directory: path("streaming_wals_directory"),
         errors_directory: path("errors_directory"),
+        basebackups_directory: path("basebackups_directory"),
         wals_directory: wals_directory(settings),
         xlogdb_directory: xlogdb_directory(settings),
         lock_directory: global.barman_lock_directory.clone(),

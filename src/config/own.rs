@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::error::{ConfigError, Level, Message, Place};
-use super::server::OwnOptions;
+use super::server::{OwnOptions, Synchronous};
 use super::toml_file::{self, Entry};
 
 /// The definition of one option of `walarch.toml`.
@@ -61,6 +61,8 @@ own_options! {
         "Check the size and the page headers of a segment before it is archived.";
     hook_timeout_s: u64, "seconds", "`0`",
         "A hook script that runs longer is killed and counts as failed; 0 is no limit.";
+    receive_wal_synchronous: SwitchOrAuto, "`\"auto\"`, `true`, `false`, `\"on\"`, `\"off\"`", "`\"auto\"`",
+        "`receive-wal` makes every write durable at once; auto: if the server waits for it (`synchronous_standby_names`).";
 }
 
 /// A TOML boolean, or the words of `barman.conf`.
@@ -85,6 +87,34 @@ impl<'de> Deserialize<'de> for Switch {
             Written::Bool(value) => Switch(value),
             Written::Word(word) => Switch(matches!(word, Word::On)),
         })
+    }
+}
+
+/// The same, or the word `auto`.
+#[derive(Clone, Copy, Debug)]
+struct SwitchOrAuto(Synchronous);
+
+impl<'de> Deserialize<'de> for SwitchOrAuto {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(
+            untagged,
+            expecting = "expected \"auto\", true, false, \"on\" or \"off\""
+        )]
+        enum Written {
+            Switch(Switch),
+            Word(Word),
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            Auto,
+        }
+        Ok(SwitchOrAuto(match Written::deserialize(deserializer)? {
+            Written::Word(Word::Auto) => Synchronous::Auto,
+            Written::Switch(Switch(true)) => Synchronous::On,
+            Written::Switch(Switch(false)) => Synchronous::Off,
+        }))
     }
 }
 
@@ -184,6 +214,9 @@ impl OwnTables {
                 Some(0) => None,
                 Some(seconds) => Some(Duration::from_secs(seconds)),
             },
+            receive_wal_synchronous: written
+                .receive_wal_synchronous
+                .map_or(default.receive_wal_synchronous, |s| s.0),
         }
     }
 

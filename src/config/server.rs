@@ -156,6 +156,18 @@ pub struct HookScripts {
     pub post_wal_delete_retry: Option<String>,
 }
 
+/// The option `receive_wal_synchronous`: whether every write is made durable and reported at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// When the receiver is one of the server's `synchronous_standby_names`.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 /// walarch's own options, from `walarch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnOptions {
@@ -165,6 +177,8 @@ pub struct OwnOptions {
     pub validate_wal: bool,
     /// `hook_timeout_s`: after this time a hook script is killed and counts as failed; `None` is no limit.
     pub hook_timeout: Option<Duration>,
+    /// `receive_wal_synchronous`
+    pub receive_wal_synchronous: Synchronous,
 }
 
 impl Default for OwnOptions {
@@ -173,6 +187,7 @@ impl Default for OwnOptions {
             jobs: None,
             validate_wal: true,
             hook_timeout: None,
+            receive_wal_synchronous: Synchronous::Auto,
         }
     }
 }
@@ -275,6 +290,8 @@ pub struct ServerConfig {
     pub streaming_wals_directory: PathBuf,
     /// `errors_directory`
     pub errors_directory: PathBuf,
+    /// `basebackups_directory`: what Barman says there of base backups tells which WAL they need.
+    pub basebackups_directory: PathBuf,
     /// `wals_directory`
     pub wals_directory: WalsDirectory,
     /// Where `SERVER-xlog.db` lives: `xlogdb_directory`, or `BACKUP_DIRECTORY/meta` where that would be in the cloud.

@@ -226,6 +226,18 @@ fn parse_interval(text: &str) -> Result<Option<Value>, String> {
     Ok(Some(Value::Interval(Duration::from_secs(seconds))))
 }
 
+/// Reads an age as the options of `barman.conf` are written: `7 DAYS`, `4 WEEKS`.
+///
+/// # Errors
+///
+/// The reason as Barman words it.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    match parse_interval(text)? {
+        Some(Value::Interval(age)) => Ok(age),
+        _ => Err("an age is needed, such as 7 DAYS".to_owned()),
+    }
+}
+
 fn parse_compression(text: &str) -> Result<Option<Value>, String> {
     let name = text.to_lowercase();
     if name.is_empty() || name.parse::<Compression>().is_ok() {

@@ -1,5 +1,6 @@
 //! Files: temporary ones that become visible in one step, and what makes bytes durable.
 
+use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -38,9 +39,21 @@ impl Identity {
     }
 
     /// Whether another name stands for the same file.
-    fn same_file(&self, path: &Path) -> bool {
+    pub fn same_file(&self, path: &Path) -> bool {
         fs::symlink_metadata(path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode))
+    }
+}
+
+/// When a file was last touched in any way. Nobody can set that, unlike the modification time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision((i64, i64));
+
+impl Revision {
+    /// The revision of an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Revision((metadata.ctime(), metadata.ctime_nsec())))
     }
 }
 
@@ -142,11 +155,17 @@ impl Temporary {
     }
 
     /// Gives the file its final name, replacing what is there, and makes that durable.
-    pub fn replace(mut self, goal: &Path) -> io::Result<()> {
+    pub fn replace(self, goal: &Path) -> io::Result<()> {
+        self.rename(goal)?;
+        super::directory::sync_parent(goal)
+    }
+
+    /// Gives the file its final name, replacing what is there; nothing is made durable.
+    pub fn rename(mut self, goal: &Path) -> io::Result<()> {
         self.check()?;
         fs::rename(&self.path, goal)?;
         self.gone = true;
-        super::directory::sync_parent(goal)
+        Ok(())
     }
 
     /// Locks keep other processes away from the temporary name; but two that do not agree on the
@@ -181,6 +200,39 @@ fn without_leftover<T>(path: &Path, operation: impl Fn() -> io::Result<T>) -> io
             operation()
         }
         other => other,
+    }
+}
+
+/// Writes a small file, replacing the one of that name if there is one; durable, and never seen half
+/// written. The mode is cut by the process's umask.
+pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    written(path, bytes, mode)?.replace(path)
+}
+
+/// Writes a small file unless the name is taken; durable, and never seen half written. The mode is
+/// cut by the process's umask.
+pub fn create_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Publication> {
+    let publication = written(path, bytes, mode)?.publish(path)?;
+    super::directory::sync_parent(path).map(|()| publication)
+}
+
+/// The bytes, durable under the hidden name `.NAME.tmp` beside `path`.
+fn written(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    let (temporary, mut file) = Temporary::create(path.with_file_name(name), mode)?;
+    file.write_all(bytes)?;
+    sync_file(&file, temporary.path())?;
+    Ok(temporary)
+}
+
+/// Gives a file another name, replacing what is there; with `durably` the name outlasts a crash.
+pub fn move_file(source: &Path, goal: &Path, durably: bool) -> io::Result<()> {
+    fs::rename(source, goal)?;
+    match durably {
+        true => super::directory::sync_parent(goal),
+        false => Ok(()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! Barman's lock files: `flock(2)`, mode 0600, the holder's process number in the file.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Pid;
 
 /// How often a busy lock is asked again before it counts as held: every start of Barman holds each
 /// free lock for an instant, to see whether it is held.
@@ -68,6 +69,83 @@ impl LockFile {
     }
 }
 
+/// The process that holds a lock, from the lock file. `None` if nobody holds it.
+///
+/// The lock is asked for in its shared form and given back at once, so that two who look do not
+/// find each other. An error means that the file cannot be read, or that it holds no process number
+/// although the lock is held.
+pub fn lock_holder(path: &Path) -> io::Result<Option<Pid>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_free) => return Ok(None),
+        Err((file, Errno::EWOULDBLOCK)) => file,
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    match text.trim().parse() {
+        Ok(pid) if pid > 0 => Ok(Some(Pid::from_raw(pid))),
+        _ => Err(io::Error::other("it holds no process number")),
+    }
+}
+
+/// A lock held in its shared form: it keeps writers away, not other readers.
+#[derive(Debug)]
+pub struct SharedLock {
+    _held: Flock<File>,
+}
+
+/// Takes a lock in its shared form without writing into its file or creating that.
+///
+/// `None` if there is no such file, so that nobody can hold it, or if somebody holds it for longer
+/// than `patience`.
+pub fn share_lock(path: &Path, patience: Duration) -> io::Result<Option<SharedLock>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let start = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(held) => return Ok(Some(SharedLock { _held: held })),
+            Err((_, Errno::EWOULDBLOCK)) if start.elapsed() >= patience => return Ok(None),
+            Err((unlocked, Errno::EWOULDBLOCK | Errno::EINTR)) => {
+                thread::sleep(PROBE_PAUSE);
+                file = unlocked;
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Removes a lock file that nobody holds. Returns whether it is gone.
+///
+/// It is removed while we hold the lock ourselves, and only if it is still the file under that name:
+/// who waits for it in [`LockFile::acquire`] notices, and takes the next one.
+pub fn remove_idle_lock(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => {
+            let ours = is_current(&held, path)?;
+            if ours {
+                super::remove(path)?;
+            }
+            Ok(ours)
+        }
+        Err((_, Errno::EWOULDBLOCK)) => Ok(false),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
 fn lock(file: File, wait: Wait) -> io::Result<Option<Flock<File>>> {
     let mode = match wait {
         Wait::Never => FlockArg::LockExclusiveNonblock,
@@ -97,5 +175,49 @@ fn is_current(held: &File, path: &Path) -> io::Result<bool> {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_an_idle_lock_file_is_removed() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-cron.lock");
+        assert!(remove_idle_lock(&path).unwrap(), "there is none");
+        let lock = LockFile::acquire(&path, Wait::Never).unwrap();
+        assert!(!remove_idle_lock(&path).unwrap());
+        assert!(path.exists());
+        drop(lock);
+        assert!(remove_idle_lock(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn two_never_hold_a_lock_though_its_file_is_removed_all_the_time() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-cron.lock");
+        let inside = AtomicBool::new(false);
+        let take_turns = || {
+            for _ in 0..300 {
+                let lock = LockFile::acquire(&path, Wait::Forever).unwrap();
+                assert!(!inside.swap(true, Ordering::SeqCst), "two hold it");
+                thread::yield_now();
+                inside.store(false, Ordering::SeqCst);
+                drop(lock);
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(take_turns)).collect();
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                remove_idle_lock(&path).unwrap();
+            }
+        });
     }
 }

@@ -166,6 +166,13 @@ fn files_are_listed_in_barmans_order(bench: &Bench<'_>) {
         bench.save(name, name.as_bytes());
     }
     assert_eq!(bench.listed(), names);
+    let mut only_names = Vec::new();
+    let mut visit = |name: WalName| {
+        only_names.push(name.to_string());
+        Ok(())
+    };
+    bench.storage.list_names(&mut visit).unwrap();
+    assert_eq!(only_names, names);
 }
 
 /// Writes down what it is told, and refuses one file.
@@ -306,4 +313,27 @@ fn a_leftover_that_is_a_hard_link_to_the_source_does_not_harm_it() {
     let mut staged = storage.stage(&source).unwrap();
     staged.write_all(b"co").unwrap();
     assert_eq!(fs::read(&source.path).unwrap(), b"content");
+}
+
+#[test]
+fn what_is_written_to_a_source_after_detaching_does_not_reach_the_archive() {
+    let home = TempDir::new().unwrap();
+    let root = home.path().join("wals");
+    let storage = Local::new(&root, &ServerConfig::with_defaults("main", &root));
+    let bench = Bench {
+        storage: &storage,
+        sources: home.path(),
+    };
+    let source = bench.source(SEGMENT, b"content");
+    let sealed = storage.adopt(&source).unwrap().unwrap();
+    assert!(sealed.is_shared());
+    sealed.publish().unwrap();
+    assert!(storage.detach(&source).unwrap());
+    fs::write(&source.path, b"another").unwrap();
+    assert_eq!(bench.content(SEGMENT), b"content");
+    assert!(!storage.detach(&source).unwrap());
+    let left: Vec<_> = fs::read_dir(root.join("0000000100000000"))
+        .unwrap()
+        .collect();
+    assert_eq!(left.len(), 1);
 }

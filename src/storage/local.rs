@@ -1,10 +1,12 @@
 //! A directory of this host, laid out as Barman lays it out.
 
+mod staged;
+
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +19,11 @@ use super::{
     WalStorageStrategy,
 };
 use crate::catalog::{WalFileInfo, modification_time_s};
-use crate::codec::{self, Encoding, HEAD_SIZE_BYTES};
+use crate::codec::{self, HEAD_SIZE_BYTES};
 use crate::config::{Encryption, ServerConfig};
-use crate::durable::{self, Identity, Publication, Temporary};
+use crate::durable::{self, Identity, Temporary};
 use crate::wal::WalName;
-
-/// Nobody else reads a file that is still being written.
-const STAGED_MODE: u32 = 0o600;
+use staged::{STAGED_MODE, Sealed, Staged, copy};
 
 /// `wals_directory`: segments in one directory per 4 GiB of WAL, history files beside those.
 #[derive(Debug)]
@@ -132,11 +132,36 @@ impl Local {
         })
     }
 
-    /// Passes the WAL files among the entries of a hash directory to `visit`.
-    fn list_directory(
+    /// Passes name and path of every WAL file to `visit`, in the order of [`Self::list`].
+    fn walk(
         &self,
+        visit: &mut dyn FnMut(WalName, &Path) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        for entry in sorted_names(&self.root).map_err(Self::error("read", &self.root))? {
+            let path = self.root.join(&entry);
+            let text = entry.to_string_lossy();
+            let walked = if path.is_dir() {
+                Self::walk_directory(&path, visit)
+            } else if text.starts_with(&self.xlogdb_name) {
+                Ok(())
+            } else {
+                match WalName::parse(&text) {
+                    Ok(name) if name.hash_directory().is_none() => visit(name, &path),
+                    _ => {
+                        tracing::warn!("unexpected file in the WAL archive: {}", path.display());
+                        Ok(())
+                    }
+                }
+            };
+            walked.map_err(Self::error("read", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Passes the WAL files among the entries of a hash directory to `visit`.
+    fn walk_directory(
         directory: &Path,
-        visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+        visit: &mut dyn FnMut(WalName, &Path) -> io::Result<()>,
     ) -> io::Result<()> {
         for entry in sorted_names(directory)? {
             let path = directory.join(&entry);
@@ -148,7 +173,7 @@ impl Local {
                         path.display()
                     );
                 }
-                Some(name) => self.visit_file(name, &path, visit)?,
+                Some(name) => visit(name, &path)?,
                 None => tracing::warn!("unexpected file in the WAL archive: {}", path.display()),
             }
         }
@@ -215,6 +240,7 @@ impl WalStorageStrategy for Local {
                 temporary,
                 goal: self.path(&source.name),
                 info: source.info(),
+                is_shared: false,
             },
             file,
             path,
@@ -240,12 +266,25 @@ impl WalStorageStrategy for Local {
                     temporary,
                     goal,
                     info: source.info(),
+                    is_shared: true,
                 })))
             }
             // Another file system, or one without hard links: a copy will do, and if the trouble
             // is a different one, the copy will meet it and report it.
             Err(_) => Ok(None),
         }
+    }
+
+    fn detach(&self, source: &Source) -> Result<bool, StorageError> {
+        let goal = self.path(&source.name);
+        if !Identity::of(&source.metadata).same_file(&goal) {
+            return Ok(false);
+        }
+        let path = self.temporary_path(&source.name);
+        copy(source, &path)
+            .and_then(|temporary| temporary.replace(&goal))
+            .map_err(Self::error("make a copy of", &source.path))?;
+        Ok(true)
     }
 
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {
@@ -282,27 +321,20 @@ impl WalStorageStrategy for Local {
         &self,
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        for entry in sorted_names(&self.root).map_err(Self::error("read", &self.root))? {
-            let path = self.root.join(&entry);
-            let text = entry.to_string_lossy();
-            let listed = if path.is_dir() {
-                self.list_directory(&path, visit)
-            } else if text.starts_with(&self.xlogdb_name) {
-                Ok(())
-            } else {
-                match WalName::parse(&text) {
-                    Ok(name) if name.hash_directory().is_none() => {
-                        self.visit_file(name, &path, visit)
-                    }
-                    _ => {
-                        tracing::warn!("unexpected file in the WAL archive: {}", path.display());
-                        Ok(())
-                    }
-                }
-            };
-            listed.map_err(Self::error("read", &path))?;
-        }
-        Ok(())
+        self.walk(&mut |name, path| self.visit_file(name, path, visit))
+    }
+
+    fn list_names(
+        &self,
+        visit: &mut dyn FnMut(WalName) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.walk(&mut |name, path| {
+            if path == self.path(&name) {
+                return visit(name);
+            }
+            tracing::warn!("{} is in the wrong directory", path.display());
+            Ok(())
+        })
     }
 
     fn delete(
@@ -368,60 +400,4 @@ fn sorted_names(directory: &Path) -> io::Result<Vec<OsString>> {
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
     names.sort();
     Ok(names)
-}
-
-struct Staged {
-    sealed: Sealed,
-    file: File,
-    path: PathBuf,
-    source: fs::Metadata,
-}
-
-struct Sealed {
-    temporary: Temporary,
-    goal: PathBuf,
-    info: WalFileInfo,
-}
-
-impl Write for Staged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl StagedWal for Staged {
-    fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {
-        let Staged {
-            mut sealed,
-            file,
-            path,
-            source,
-        } = *self;
-        let size_bytes = durable::keep_attributes(&file, &source)
-            .and_then(|()| durable::sync_file(&file, &path))
-            .and_then(|()| Ok(file.metadata()?.size()))
-            .map_err(Local::error("write", &path))?;
-        sealed.info.size_bytes = size_bytes;
-        sealed.info.compression = encoding.compression.map(|codec| codec.name().to_owned());
-        sealed.info.encryption = encoding
-            .encryption
-            .map(|encryption| encryption.name().to_owned());
-        Ok(Box::new(sealed))
-    }
-}
-
-impl SealedWal for Sealed {
-    fn info(&self) -> &WalFileInfo {
-        &self.info
-    }
-
-    fn publish(self: Box<Self>) -> Result<Publication, StorageError> {
-        self.temporary
-            .publish(&self.goal)
-            .map_err(Local::error("publish", &self.goal))
-    }
 }

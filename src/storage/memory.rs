@@ -189,6 +189,10 @@ impl WalStorageStrategy for Memory {
         Ok(None)
     }
 
+    fn detach(&self, _source: &Source) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {
         for stored in published {
             self.check(Step::Sync, &stored.info.name)?;
@@ -207,6 +211,17 @@ impl WalStorageStrategy for Memory {
         &self,
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.list_names(&mut |name| match self.find(&name) {
+            Ok(Some(stored)) => visit(stored),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.source),
+        })
+    }
+
+    fn list_names(
+        &self,
+        visit: &mut dyn FnMut(WalName) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         // As directories list them: history files by name between the directories of segments.
         let mut names: Vec<WalName> = self.lock().objects.keys().cloned().collect();
         names.sort_by_key(|name| {
@@ -216,9 +231,7 @@ impl WalStorageStrategy for Memory {
             )
         });
         for name in names {
-            if let Some(stored) = self.find(&name)? {
-                visit(stored)?;
-            }
+            visit(name)?;
         }
         Ok(())
     }

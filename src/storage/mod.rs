@@ -8,22 +8,31 @@ mod conformance;
 mod local;
 #[cfg(test)]
 mod memory;
+mod plain;
 mod recognition;
+pub mod retention;
 mod save;
+pub mod verify;
 
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 pub use local::Local;
+pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
-pub use save::{Archive, SaveError, SaveReport, SetAside, SourceKeeper, Validation, WalFile};
+pub use save::{
+    Archive, Comparison, Difference, Likeness, SaveError, SaveReport, SetAside, SourceKeeper,
+    Validation, WalFile,
+};
 
 use crate::catalog::{
-    ArchiveContents, Catalog, CatalogError, RebuildCounts, WalFileInfo, modification_time_s,
+    ArchiveContents, Catalog, CatalogError, Entry, InvalidLine, RebuildCounts, WalFileInfo,
+    modification_time_s,
 };
 use crate::codec::Encoding;
 use crate::config::Compression;
@@ -97,7 +106,7 @@ pub struct StoredWal {
 ///
 /// # Threads
 ///
-/// `find`, `open`, `stage`, `adopt` and `seal` run on worker threads, for different files at a time;
+/// `find`, `open`, `stage`, `adopt`, `detach` and `seal` run on worker threads, for different files at a time;
 /// `publish` and `sync` on one.
 pub trait WalStorageStrategy: Debug + Send + Sync {
     /// Where a file of this name is, or would be.
@@ -116,6 +125,11 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
     /// they are durable then. `None` means that the caller must write a copy.
     fn adopt(&self, source: &Source) -> Result<Option<Box<dyn SealedWal>>, StorageError>;
 
+    /// Gives an archived file bytes of its own, durably, if it still shares them with `source`: an
+    /// adopted file does until its source is removed, and whoever writes to the source then writes to the
+    /// archive. Returns whether it did.
+    fn detach(&self, source: &Source) -> Result<bool, StorageError>;
+
     /// Makes files durable under their final names: one step for all of them.
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError>;
 
@@ -124,6 +138,13 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
     fn list(
         &self,
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Passes the name of every file that [`find`](Self::find) would find to `visit`, in the order
+    /// of [`list`](Self::list), without a look at the files themselves.
+    fn list_names(
+        &self,
+        visit: &mut dyn FnMut(WalName) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 
     /// Deletes files and returns the names of those that are gone, durably.
@@ -164,6 +185,11 @@ pub trait SealedWal: Send {
     /// What xlogdb will say of the file.
     fn info(&self) -> &WalFileInfo;
 
+    /// Whether these are the very bytes of the source, not a copy.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Gives the file its final name, unless that is taken.
     fn publish(self: Box<Self>) -> Result<Publication, StorageError>;
 }
@@ -190,4 +216,22 @@ pub fn rebuild(
     storage: &dyn WalStorageStrategy,
 ) -> Result<RebuildCounts, CatalogError> {
     catalog.rebuild(&Contents(storage))
+}
+
+/// Passes what is listed to `visit`, see [`Catalog::visit`].
+pub fn visit_listed(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+    visit: &mut dyn FnMut(Result<WalFileInfo, InvalidLine>) -> ControlFlow<()>,
+) -> Result<(), CatalogError> {
+    catalog.visit(&Contents(storage), visit)
+}
+
+/// Lists files that are durable in a storage, unless they are listed already.
+pub fn add_listed(
+    catalog: &Catalog,
+    storage: &dyn WalStorageStrategy,
+    entries: Vec<Entry>,
+) -> Result<(), CatalogError> {
+    catalog.append(entries, catalog.state(), &Contents(storage))
 }

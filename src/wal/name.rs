@@ -75,6 +75,13 @@ impl WalName {
         possible.then(|| Lsn(log_start + segment * segment_size.bytes()))
     }
 
+    /// The middle and the last eight digits as one number, which orders segments of all timelines
+    /// by their positions, whatever their size. `None` for a history file.
+    pub fn ordinal(&self) -> Option<u64> {
+        (self.kind() != WalKind::History)
+            .then(|| u64::from(self.hexadecimal(8)) << 32 | u64::from(self.hexadecimal(16)))
+    }
+
     /// The directory below `wals_directory` where Barman keeps the file: timeline and log number
     /// in upper case, 4 GiB of WAL together; none for history files.
     pub fn hash_directory(&self) -> Option<String> {

@@ -22,6 +22,8 @@ pub struct LongPageHeader {
     pub system_identifier: u64,
     /// The cluster's segment size.
     pub segment_size_bytes: u32,
+    /// The cluster's page size (`XLOG_BLCKSZ`).
+    pub page_size_bytes: u32,
     /// The major version of the PostgreSQL that wrote it.
     pub postgres_major_version: u8,
 }
@@ -44,6 +46,7 @@ impl LongPageHeader {
             page_address: Lsn(eight(8)?),
             system_identifier: eight(24)?,
             segment_size_bytes: four(32)?,
+            page_size_bytes: four(36)?,
             postgres_major_version,
         })
     }
@@ -83,6 +86,7 @@ mod tests {
         assert_eq!(header.page_address, Lsn(0x0100_0000));
         assert_eq!(header.system_identifier, 0x65C2_8024_5F2B_9453);
         assert_eq!(header.segment_size_bytes, 16 << 20);
+        assert_eq!(header.page_size_bytes, 8192);
         assert_eq!(header.postgres_major_version, 15);
     }
 

@@ -14,22 +14,36 @@
 // It talks to a terminal, and what it makes and removes is thrown away anyway.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
+#[path = "compare/check.rs"]
+mod check;
 #[path = "compare/corpus.rs"]
 mod corpus;
+#[path = "compare/cpu.rs"]
+mod cpu;
+#[path = "compare/fetch.rs"]
+mod fetch;
 #[path = "compare/home.rs"]
 mod home;
 #[path = "compare/memory.rs"]
 mod memory;
 #[path = "compare/probe.rs"]
 mod probe;
+#[path = "compare/put.rs"]
+mod put;
 #[path = "compare/queue.rs"]
 mod queue;
+#[path = "compare/receive.rs"]
+mod receive;
 #[path = "compare/single.rs"]
 mod single;
+#[path = "compare/sshd.rs"]
+mod sshd;
 #[path = "compare/table.rs"]
 mod table;
 #[path = "compare/throughput.rs"]
 mod throughput;
+#[path = "compare/verify.rs"]
+mod verify;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -53,9 +67,16 @@ const ROWS: &[(&str, Measure)] = &[
     ("none", throughput::none),
     ("idle", throughput::idle),
     ("single", single::single),
-    ("cpu", throughput::cpu),
+    ("cpu", cpu::cpu),
+    ("put", put::put),
     ("memory", memory::memory),
     ("queue", queue::queue),
+    ("receive", receive::receive),
+    ("check", check::check),
+    ("verify", verify::verify),
+    ("get", fetch::get),
+    ("restore", fetch::restore),
+    ("fetch-memory", memory::fetch_memory),
 ];
 
 /// What every measurement needs.

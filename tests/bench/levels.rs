@@ -1,12 +1,12 @@
 //! Measures what low, medium and high mean, against the real Barman on the same files.
 //!
 //! ```text
-//! WALARCH_BARMAN_VENV=... cargo bench --bench levels -- DIRECTORY [--codecs zstd,gzip] [--files 4] [--rounds 5]
+//! WALARCH_BARMAN_VENV=... cargo bench --bench levels -- DIRECTORY [--codecs zstd,gzip] [--files 4] [--rounds 5] [--threads 1]
 //! ```
 //!
 //! `DIRECTORY` holds one directory for each kind of WAL, each with segments in it. Every measurement reads files and
 //! writes one file, and is taken alternately on both sides, `--rounds` times; the table has the medians of the CPU
-//! time. Without a Python that has Barman it shows our side only.
+//! time; `--threads` is how many our side may use for a file. Without a Python that has Barman it shows our side only.
 
 // The table is what this program is for.
 #![allow(clippy::print_stdout)]
@@ -14,6 +14,7 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -35,6 +36,7 @@ struct Arguments {
     codecs: Vec<Compression>,
     files_per_kind: usize,
     rounds: usize,
+    threads: NonZeroUsize,
 }
 
 impl Arguments {
@@ -47,6 +49,7 @@ impl Arguments {
                 .collect(),
             files_per_kind: 3,
             rounds: 3,
+            threads: NonZeroUsize::MIN,
         };
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
@@ -60,6 +63,7 @@ impl Arguments {
                 }
                 "--files" => parsed.files_per_kind = value()?.parse()?,
                 "--rounds" => parsed.rounds = value()?.parse()?,
+                "--threads" => parsed.threads = value()?.parse()?,
                 _ => parsed.directory = PathBuf::from(word),
             }
         }
@@ -83,14 +87,19 @@ fn cpu_seconds() -> Result<f64> {
         + seconds(system.tv_sec(), system.tv_usec()))
 }
 
-fn ours(encoder: &Encoder, output: &Path, files: &[PathBuf]) -> Result<Measurement> {
+fn ours(
+    encoder: &Encoder,
+    threads: NonZeroUsize,
+    output: &Path,
+    files: &[PathBuf],
+) -> Result<Measurement> {
     let mut stored_bytes = 0;
     let started = cpu_seconds()?;
     for name in files {
         let mut source = File::open(name)?;
         let size_bytes = source.metadata()?.len();
         let mut sink = File::create(output)?;
-        encoder.encode(&mut source, size_bytes, None, &mut sink)?;
+        encoder.encode_on_threads(threads, &mut source, size_bytes, None, &mut sink)?;
         stored_bytes += sink.metadata()?.len();
     }
     Ok(Measurement(cpu_seconds()? - started, stored_bytes))
@@ -200,7 +209,8 @@ fn main() -> Result<()> {
     if arguments.directory.as_os_str().is_empty() {
         // `cargo test --benches` and the like come here.
         println!(
-            "usage: cargo bench --bench levels -- DIRECTORY [--codecs A,B] [--files N] [--rounds N]"
+            "usage: cargo bench --bench levels -- DIRECTORY [--codecs A,B] [--files N] [--rounds N] \
+             [--threads N]"
         );
         return Ok(());
     }
@@ -230,7 +240,7 @@ fn main() -> Result<()> {
                 let (mut our_runs, mut their_runs) = (Vec::new(), Vec::new());
                 // The first round warms caches and buffers, and is not counted.
                 for round in 0..=arguments.rounds {
-                    let our_run = ours(&encoder, &our_output, &files)?;
+                    let our_run = ours(&encoder, arguments.threads, &our_output, &files)?;
                     let their_run = match &mut barman {
                         Some(barman) => barman.measure(codec, word, &their_output, &files)?,
                         None => None,

@@ -1,7 +1,8 @@
 //! What if the archive has something under the file's name already, or if another file takes that name
 //! while the first one is archived?
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
@@ -41,6 +42,44 @@ fn a_file_that_takes_the_place_of_one_being_archived_stays_for_the_next_run() {
     );
     assert!(fs::read(home.errors().join(&errors[0])).unwrap() == other);
     home.assert_archived(FIRST, &first[FIRST]);
+}
+
+#[test]
+fn a_file_that_is_written_to_while_it_is_archived_is_not_taken_for_archived() {
+    let home = Home::new();
+    home.incoming_segments([1]);
+    let lock = home.hold_lock(".main-xlogdb.lock");
+    let child = start(&mut Walarch.command(&home, &["archive-wal", "main"]));
+    wait_for("the archived file", || {
+        home.archived(FIRST).exists().then_some(())
+    });
+    // As a sender does that tries again without a temporary name.
+    let other = Segment::small(1).seed(9).bytes();
+    fs::write(home.incoming().join(FIRST), &other).unwrap();
+    drop(lock);
+    let run = finish(child, LIMIT).exits(1);
+    assert!(run.stderr.contains("was written to"), "{}", run.stderr);
+    assert!(fs::read(home.incoming().join(FIRST)).unwrap() == other);
+    home.archive().exits(0);
+    home.assert_archived(FIRST, &other);
+    assert_eq!(home.listed(), [FIRST]);
+    assert_eq!(names(&home.incoming()), [""; 0]);
+}
+
+#[test]
+fn a_sender_that_goes_on_after_a_killed_run_does_not_write_to_the_archive() {
+    let home = Home::new();
+    let files = home.incoming_segments([1]);
+    // What a run leaves that is killed after it has published an adopted file.
+    let (source, archived) = (home.incoming().join(FIRST), home.archived(FIRST));
+    fs::create_dir(archived.parent().unwrap()).unwrap();
+    fs::hard_link(&source, &archived).unwrap();
+    let mut sender = OpenOptions::new().write(true).open(&source).unwrap();
+    home.archive().exits(0);
+    sender.write_all(b"something else").unwrap();
+    home.assert_archived(FIRST, &files[FIRST]);
+    assert_eq!(home.listed(), [FIRST]);
+    assert_eq!(names(&home.incoming()), [""; 0]);
 }
 
 #[test]

@@ -47,6 +47,20 @@ fn closed_standard_streams_do_not_stop_archiving() {
 }
 
 #[test]
+fn a_log_file_that_is_rotated_away_is_followed_by_a_new_one() {
+    let home = Home::with(&[(
+        "pre_archive_script",
+        "mv {root}/barman.log {root}/barman.log.1; false",
+    )]);
+    home.incoming_segments([1]);
+    home.archive().exits(0);
+    let rotated = fs::read_to_string(home.root().join("barman.log.1")).unwrap();
+    assert!(rotated.contains("Archiving segment 1 of 1"), "{rotated}");
+    let log = home.log();
+    assert!(log.contains("barman.log.1"), "the hook's failure: {log}");
+}
+
+#[test]
 fn root_becomes_the_configured_user_with_its_groups_and_its_home() {
     if !getuid().is_root() {
         return; // nobody else can become somebody

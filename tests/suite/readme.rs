@@ -1,10 +1,15 @@
 //! The README, the help, the examples and the code say the same.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::{User, getuid};
+use tempfile::TempDir;
 use walarch::config::reference_markdown;
+
+use crate::support::home::tree;
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -112,4 +117,95 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         (code, version.trim()),
         (0, concat!("walarch ", env!("CARGO_PKG_VERSION")))
     );
+}
+
+/// The command lines in the crontab, the units and the settings among the examples, without the program.
+fn example_command_lines() -> Vec<(PathBuf, String)> {
+    let files = tree(&project("examples"));
+    let files = files.into_iter().map(|file| project("examples").join(file));
+    let mut found = Vec::new();
+    for path in files.filter(|path| path.is_file()) {
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let line = line.trim_start_matches("# ");
+            let is_setting = ["ExecStart=", "* * * * *", "archive_command ="];
+            if let Some(at) = line.find("walarch -")
+                && is_setting.iter().any(|start| line.starts_with(start))
+            {
+                let arguments = line[at + "walarch ".len()..].trim_end_matches('\'');
+                found.push((path.clone(), arguments.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_examples_name_commands_and_options_that_exist() {
+    let lines = example_command_lines();
+    assert!(lines.len() >= 5, "{lines:?}");
+    for (path, line) in lines {
+        let mut arguments: Vec<&str> = line.split(' ').collect();
+        // Whatever comes before it must make sense.
+        arguments.push("--help");
+        assert_eq!(walarch(&arguments).0, 0, "{}: {line}", path.display());
+    }
+}
+
+/// A folder with the files of an example folder, changed so that they fit this host.
+fn adapted(files: &[&str], change: impl Fn(String) -> String) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for file in files {
+        let text = change(fs::read_to_string(project("examples").join(file)).unwrap());
+        fs::write(
+            folder.path().join(Path::new(file).file_name().unwrap()),
+            text,
+        )
+        .unwrap();
+    }
+    folder
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let units = [
+        "systemd/walarch-receive-wal@.service",
+        "systemd/walarch-archive-wal@.service",
+        "systemd/walarch-archive-wal@.timer",
+    ];
+    let folder = adapted(&units, |text| {
+        text.replace("/usr/local/bin/walarch", env!("CARGO_BIN_EXE_walarch"))
+    });
+    let output = Command::new("systemd-analyze")
+        .args([
+            "verify",
+            "walarch-receive-wal@main.service",
+            "walarch-archive-wal@main.timer",
+        ])
+        .current_dir(folder.path())
+        .env("SYSTEMD_UNIT_PATH", format!("{}:", folder.path().display()))
+        .output()
+        .expect("no systemd-analyze: run tests/setup.sh");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn logrotate_understands_its_file() {
+    let user = User::from_uid(getuid()).unwrap().unwrap().name;
+    let folder = adapted(&["logrotate"], |text| {
+        text.replace("barman barman", &format!("{user} {user}"))
+    });
+    fs::set_permissions(
+        folder.path().join("logrotate"),
+        Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    let output = Command::new("/usr/sbin/logrotate")
+        .args(["-d", "-s", "/dev/null", "logrotate"])
+        .current_dir(folder.path())
+        .output()
+        .expect("no logrotate: run tests/setup.sh");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("error"), "{said}");
+    assert!(said.contains("/var/log/barman/barman.log"), "{said}");
 }

@@ -13,10 +13,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::prepare::{Likeness, Prepared};
-use super::{Archive, SaveError, SetAside, SourceKeeper, WalFile};
+use super::compare::Likeness;
+use super::prepare::Prepared;
+use super::{Archive, SaveError, SetAside, SourceKeeper, WalFile, source_error};
 use crate::catalog::{CatalogState, Entry, WalFileInfo};
-use crate::durable::{Identity, Publication};
+use crate::durable::{Identity, Publication, Revision};
 use crate::storage::{Contents, SealedWal, Source, StoredWal};
 
 /// What came of a file.
@@ -46,12 +47,14 @@ struct Done<'f> {
     wal: &'f WalFile,
     source: Source,
     info: WalFileInfo,
+    /// The revision at which the archive took over the source's very bytes, if it did.
+    adopted_at: Option<Revision>,
 }
 
 /// What became of a file in step 1.
 enum Published<'f> {
     /// It is in the archive, and steps 2 to 4 wait for it.
-    Done(Done<'f>),
+    Done(Box<Done<'f>>),
     /// Nothing more is to be done for it.
     Decided(FileResult),
 }
@@ -104,7 +107,7 @@ impl Archive<'_> {
             }
         }
         match self.make_durable(group) {
-            Ok(()) => retire(published, keeper),
+            Ok(()) => self.retire(published, keeper),
             Err(error) => undo(published, error),
         }
     }
@@ -156,7 +159,7 @@ impl Archive<'_> {
         keeper: &dyn SourceKeeper,
         group: &mut Group,
     ) -> Result<Published<'f>, SaveError> {
-        let info = sealed.info().clone();
+        let (info, is_shared) = (sealed.info().clone(), sealed.is_shared());
         let location = self.storage.location(&wal.name);
         if sealed.publish()? == Publication::Created {
             let stored = StoredWal {
@@ -165,12 +168,21 @@ impl Archive<'_> {
                 is_durable: true,
             };
             group.add(stored, false);
-            return Ok(Published::Done(Done { wal, source, info }));
+            let adopted_at = match is_shared {
+                true => Some(Revision::of(&source.file).map_err(source_error(&source.path))?),
+                false => None,
+            };
+            return Ok(Published::Done(Box::new(Done {
+                wal,
+                source,
+                info,
+                adopted_at,
+            })));
         }
         // Somebody was faster than us since we looked, or it is something that cannot be read.
         match self.storage.find(&wal.name) {
             Ok(Some(stored)) => {
-                let likeness = self.compare(&source, &stored)?;
+                let likeness = self.comparison().compare(&source, &stored)?;
                 self.settle(wal, stored, likeness, source, keeper, group)
             }
             Ok(None) => {
@@ -196,7 +208,14 @@ impl Archive<'_> {
         group.add(stored, true);
         let name = wal.name.clone();
         let error = match likeness {
-            Likeness::Same => return Ok(Published::Done(Done { wal, source, info })),
+            Likeness::Same => {
+                return Ok(Published::Done(Box::new(Done {
+                    wal,
+                    source,
+                    info,
+                    adopted_at: None,
+                })));
+            }
             Likeness::Different => SaveError::Different { name, location },
             Likeness::Unknown => SaveError::Incomparable { name, location },
         };
@@ -222,44 +241,72 @@ impl Archive<'_> {
     }
 }
 
-/// Step 4: takes the sources away, each by itself, so that one that cannot go does not keep others.
-fn retire<'f>(
-    published: Vec<(&'f WalFile, Published<'f>)>,
-    keeper: &dyn SourceKeeper,
-) -> Vec<(&'f WalFile, FileResult)> {
-    let failed = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| FileResult::Failed(SaveError::Retire { path, source })
-    };
-    let mut removed = false;
-    let mut results: Vec<(&WalFile, FileResult)> = published
-        .into_iter()
-        .map(|(wal, outcome)| {
-            let result = match outcome {
-                Published::Decided(result) => result,
-                Published::Done(Done { wal, source, info }) => match remove(wal, &source, keeper) {
-                    Ok(()) => {
-                        removed = true;
-                        let source_size_bytes = source.metadata.len();
-                        FileResult::Saved {
-                            info,
-                            source_size_bytes,
-                        }
-                    }
-                    Err(error) => failed(&wal.path)(error),
-                },
-            };
-            (wal, result)
-        })
-        .collect();
-    if removed
-        && let Err(error) = keeper.sync()
-        && let Some((wal, _)) = results.last()
-    {
-        let wal = *wal;
-        results.push((wal, failed(&wal.path)(error)));
+impl Archive<'_> {
+    /// Step 4: takes the sources away, each by itself, so that one that cannot go does not keep others.
+    fn retire<'f>(
+        &self,
+        published: Vec<(&'f WalFile, Published<'f>)>,
+        keeper: &dyn SourceKeeper,
+    ) -> Vec<(&'f WalFile, FileResult)> {
+        let mut removed = false;
+        let mut results: Vec<(&WalFile, FileResult)> = published
+            .into_iter()
+            .map(|(wal, outcome)| {
+                let result = match outcome {
+                    Published::Decided(result) => result,
+                    Published::Done(done) => self.retire_one(*done, keeper, &mut removed),
+                };
+                (wal, result)
+            })
+            .collect();
+        if removed
+            && let Err(source) = keeper.sync()
+            && let Some((wal, _)) = results.last()
+        {
+            let (wal, path) = (*wal, wal.path.clone());
+            results.push((wal, FileResult::Failed(SaveError::Retire { path, source })));
+        }
+        results
     }
-    results
+
+    fn retire_one(
+        &self,
+        done: Done<'_>,
+        keeper: &dyn SourceKeeper,
+        removed: &mut bool,
+    ) -> FileResult {
+        let path = done.wal.path.clone();
+        if done.adopted_at.is_some_and(|at| is_rewritten(&done, at)) {
+            return FileResult::Failed(SaveError::Rewritten { path });
+        }
+        match remove(done.wal, &done.source, keeper) {
+            Ok(()) => {
+                *removed = true;
+                FileResult::Saved {
+                    info: done.info,
+                    source_size_bytes: done.source.metadata.len(),
+                }
+            }
+            Err(source) => {
+                // It stays for who knows how long: nothing that is written to it may reach the archive.
+                match self.storage.detach(&done.source) {
+                    Ok(_) => FileResult::Failed(SaveError::Retire { path, source }),
+                    Err(error) => FileResult::Failed(error.into()),
+                }
+            }
+        }
+    }
+}
+
+/// Whether somebody wrote to an adopted source, and so to the archive. A file that has lost its name to another one
+/// shows a new revision for that alone.
+fn is_rewritten(done: &Done<'_>, adopted_at: Revision) -> bool {
+    let adopted = Identity::of(&done.source.metadata);
+    let revision = Revision::of(&done.source.file).ok();
+    let metadata = done.source.file.metadata().ok();
+    let is_as_it_was = metadata.is_some_and(|now| Identity::of(&now) == adopted);
+    let has_lost_its_name = !adopted.same_file(&done.wal.path);
+    !is_as_it_was || (revision != Some(adopted_at) && !has_lost_its_name)
 }
 
 /// Removes a source, unless its name stands for something else by now: a sender that tries again

@@ -2,12 +2,12 @@
 
 use std::io::{self, Cursor, Read, Seek};
 
-use super::prepare::Likeness;
-use super::{Archive, SaveError, source_error};
-use crate::codec::{CodecError, Encoding, HEAD_SIZE_BYTES};
+use super::prepare::{Opened, open_as};
+use super::{SaveError, Validation, WalFile, source_error};
+use crate::codec::{CodecError, Decoder, Encoding, HEAD_SIZE_BYTES};
 use crate::config::{Compression, Encryption};
-use crate::storage::{Source, StoredWal};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, find_fault};
+use crate::storage::{Recognition, Source, StoredWal, WalStorageStrategy};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, find_fault};
 
 /// How much of each side is held in memory.
 const CHUNK_SIZE_BYTES: u64 = 256 << 10;
@@ -20,16 +20,95 @@ enum Side {
     Source(io::Error),
 }
 
-impl Archive<'_> {
+/// How an archived file and a source of the same name compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    /// The same bytes, once decoded.
+    Same,
+    /// Other bytes.
+    Different,
+    /// The archived file is encrypted, and we cannot decrypt it.
+    Unknown,
+}
+
+/// Compares sources with what an archive holds.
+#[derive(Clone, Copy)]
+pub struct Comparison<'a> {
+    /// Where WAL is.
+    pub storage: &'a dyn WalStorageStrategy,
+    /// Undoes wrappings.
+    pub decoder: &'a Decoder,
+    /// Tells which codec a file carries.
+    pub recognition: &'a Recognition,
+    /// Whether segments are checked, and against which system identifier.
+    pub validation: Option<Validation>,
+}
+
+/// Where two files of one name differ, once decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The first byte that is not the same; the length of the shorter file if there is none.
+    pub offset_bytes: u64,
+    /// How the source begins.
+    pub source: Option<LongPageHeader>,
+    /// How the archived file begins.
+    pub archived: Option<LongPageHeader>,
+}
+
+impl Comparison<'_> {
+    /// Opens a file that is only looked at, and judges it as before it is archived. A sender may
+    /// have compressed it.
+    pub fn open(&self, wal: &WalFile) -> Result<(Source, Option<WalFault>), SaveError> {
+        match open_as(wal, false, Some(self.recognition))? {
+            Some(Opened { source, head }) => {
+                let fault = self.fault_of(&source, &head);
+                Ok((source, fault))
+            }
+            None => Err(source_error(&wal.path)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// The evidence against a source, if it is not compressed and validation is on.
+    pub(super) fn fault_of(&self, source: &Source, head: &[u8]) -> Option<WalFault> {
+        let validation = self.validation.filter(|_| source.carried.is_none())?;
+        find_fault(
+            &source.name,
+            source.metadata.len(),
+            head,
+            validation.system_identifier,
+        )
+    }
+
+    /// Looks for the first difference between a source and an archived file that can be decoded.
+    pub fn difference(&self, source: &Source, stored: &StoredWal) -> io::Result<Difference> {
+        let mut archived = self.plain(stored)?;
+        let again = from_start(source).map_err(|side| match side {
+            Side::Archived(error) | Side::Source(error) => error,
+        })?;
+        let mut plain_source = self.decode(again, source.carried, None)?;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let mut difference = None;
+        loop {
+            read_chunk(&mut archived, &mut a)?;
+            read_chunk(&mut plain_source, &mut b)?;
+            let found = difference.get_or_insert_with(|| Difference {
+                offset_bytes: 0,
+                source: LongPageHeader::parse(&b),
+                archived: LongPageHeader::parse(&a),
+            });
+            let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+            found.offset_bytes += same as u64;
+            if a != b || a.is_empty() {
+                return Ok(*found);
+            }
+        }
+    }
+
     /// Compares content, byte for byte, never sizes or times alone.
     ///
     /// An archived file that cannot be decoded, or that cannot be what its name says, is
     /// [`SaveError::ArchivedCopy`]: it must not condemn a good source.
-    pub(super) fn compare(
-        &self,
-        source: &Source,
-        stored: &StoredWal,
-    ) -> Result<Likeness, SaveError> {
+    pub fn compare(&self, source: &Source, stored: &StoredWal) -> Result<Likeness, SaveError> {
         match self.likeness(source, stored) {
             Ok(Likeness::Different) => match self.archived_fault(stored)? {
                 Some(fault) => Err(archived_copy(

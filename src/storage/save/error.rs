@@ -89,6 +89,15 @@ pub enum SaveError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The source, whose very bytes were adopted by the archive, was written to before it could be removed.
+    #[error(
+        "{} was written to while it was archived: it stays, and the next run looks at it again",
+        path.display()
+    )]
+    Rewritten {
+        /// The source.
+        path: PathBuf,
+    },
     /// Compression or encryption failed.
     #[error("cannot encode {}: {source}", path.display())]
     Codec {
@@ -142,7 +151,8 @@ impl SaveError {
             | SaveError::ArchivedCopy { .. }
             | SaveError::Decoder { .. }
             | SaveError::SetAside { .. }
-            | SaveError::Retire { .. } => false,
+            | SaveError::Retire { .. }
+            | SaveError::Rewritten { .. } => false,
             // A command may have failed over this one file; `Run` counts how often it does.
             SaveError::Codec { source, .. } => !matches!(source, CodecError::CommandFailed { .. }),
             SaveError::Storage(_) | SaveError::Catalog(_) => true,
@@ -178,6 +188,9 @@ impl SaveError {
             SaveError::SetAside { .. } => "the file stays in the queue; check errors_directory",
             SaveError::Retire { .. } => {
                 "the archived copy is safe; the next run removes the source once it may"
+            }
+            SaveError::Rewritten { .. } => {
+                "a sender that delivers a file again should write it under another name and rename it"
             }
             SaveError::Decoder { source, .. } | SaveError::Codec { source, .. }
                 if matches!(

@@ -24,6 +24,7 @@ use crate::hooks::{Hooks, Refusal, Subject, Work};
 use crate::observe::{Event, Observer};
 use crate::wal::WalName;
 use commit::FileResult;
+pub use compare::{Comparison, Difference, Likeness};
 pub use error::SaveError;
 use error::source_error;
 use pool::Permits;
@@ -110,7 +111,7 @@ pub struct Archive<'a> {
     pub validation: Option<Validation>,
     /// Tells which codec a file carries.
     pub recognition: &'a Recognition,
-    /// How many files are staged at a time.
+    /// How many files are encoded at a time, and how many threads one that goes alone may use.
     pub jobs: NonZeroUsize,
     /// When this becomes true, files that are not staged yet stay in the queue.
     pub stop: &'a AtomicBool,
@@ -124,6 +125,15 @@ pub struct Validation {
 }
 
 impl Archive<'_> {
+    fn comparison(&self) -> Comparison<'_> {
+        Comparison {
+            storage: self.storage,
+            decoder: self.decoder,
+            recognition: self.recognition,
+            validation: self.validation,
+        }
+    }
+
     /// Archives `files` in their order, at most `limit` of them; a file that fails does not count.
     ///
     /// Every failure goes to the observer. A failure that concerns one file alone leaves that file
@@ -207,7 +217,7 @@ impl Archive<'_> {
     }
 
     fn save_one(&self, wal: &WalFile, run: &Run<'_>) -> FileResult {
-        match self.prepare(wal, &Permits::new(NonZeroUsize::MIN), run.keeper) {
+        match self.prepare(wal, &Permits::for_one(self.jobs), run.keeper) {
             Ok(prepared) => self
                 .commit(vec![(wal, Ok(prepared))], run.keeper)
                 .pop()

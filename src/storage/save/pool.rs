@@ -36,16 +36,28 @@ const THREADS_PER_JOB: usize = 2;
 pub(super) struct Permits {
     free: Mutex<usize>,
     returned: Condvar,
+    threads_each: NonZeroUsize,
 }
 
 /// The right to encode, until it is dropped.
 pub(super) struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    pub(super) fn new(jobs: NonZeroUsize) -> Self {
+    /// For many files: one thread for each.
+    pub(super) fn for_each(jobs: NonZeroUsize) -> Self {
         Permits {
             free: Mutex::new(jobs.get()),
             returned: Condvar::new(),
+            threads_each: NonZeroUsize::MIN,
+        }
+    }
+
+    /// For files that go one after the other: all threads for one.
+    pub(super) fn for_one(jobs: NonZeroUsize) -> Self {
+        Permits {
+            free: Mutex::new(1),
+            returned: Condvar::new(),
+            threads_each: jobs,
         }
     }
 
@@ -57,6 +69,13 @@ impl Permits {
             .unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
         Permit(self)
+    }
+}
+
+impl Permit<'_> {
+    /// How many threads the encoder may use.
+    pub(super) fn threads(&self) -> NonZeroUsize {
+        self.0.threads_each
     }
 }
 
@@ -150,7 +169,7 @@ impl Archive<'_> {
             length: files.len(),
             limit,
         };
-        let permits = &Permits::new(self.jobs);
+        let permits = &Permits::for_each(self.jobs);
         let keeper = run.keeper;
         thread::scope(|scope| {
             let _close = CloseOnDrop(&dispenser);

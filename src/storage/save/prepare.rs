@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
+use super::compare::Likeness;
 use super::pool::Permits;
 use super::{Archive, SaveError, SourceKeeper, WalFile, source_error};
 use crate::codec::{CodecError, HEAD_SIZE_BYTES};
 use crate::durable::Identity;
 use crate::storage::{Recognition, SealedWal, Source, StoredWal};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault, find_fault};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault};
 
 /// A file that was changed longer ago than this is not being written any more.
 const FRESH_MAX: Duration = Duration::from_secs(10);
@@ -41,21 +42,10 @@ pub(super) enum Prepared {
     Vanished,
 }
 
-/// How an archived file and a source of the same name compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Likeness {
-    /// The same bytes, once decoded.
-    Same,
-    /// Other bytes.
-    Different,
-    /// The archived file is encrypted, and we cannot decrypt it.
-    Unknown,
-}
-
 /// A source, and its first bytes.
 pub(super) struct Opened {
     pub(super) source: Source,
-    head: Vec<u8>,
+    pub(super) head: Vec<u8>,
 }
 
 /// Opens a source and reads how it begins. `None` if it is gone and nobody asked for it by name.
@@ -63,6 +53,16 @@ pub(super) fn open(
     wal: &WalFile,
     keeper: &dyn SourceKeeper,
     recognition: &Recognition,
+) -> Result<Option<Opened>, SaveError> {
+    let recognition = keeper.may_be_compressed().then_some(recognition);
+    open_as(wal, keeper.is_ours(), recognition)
+}
+
+/// The same; without `recognition` a sender cannot have compressed it.
+pub(super) fn open_as(
+    wal: &WalFile,
+    is_ours: bool,
+    recognition: Option<&Recognition>,
 ) -> Result<Option<Opened>, SaveError> {
     // A pipe under a WAL file's name must not block us.
     let flags = OFlag::O_NONBLOCK.bits();
@@ -72,7 +72,7 @@ pub(super) fn open(
         .open(&wal.path)
     {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && keeper.is_ours() => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_ours => {
             return Ok(None);
         }
         Err(error) => return Err(source_error(&wal.path)(error)),
@@ -88,12 +88,10 @@ pub(super) fn open(
         file,
         metadata,
         carried: None,
-        is_ours: keeper.is_ours(),
+        is_ours,
     };
     let head = head(&mut source.file).map_err(source_error(&wal.path))?;
-    if keeper.may_be_compressed() {
-        source.carried = recognition.of_source(&head);
-    }
+    source.carried = recognition.and_then(|recognition| recognition.of_source(&head));
     Ok(Some(Opened { source, head }))
 }
 
@@ -117,7 +115,7 @@ impl Archive<'_> {
         let Some(Opened { mut source, head }) = open(wal, keeper, self.recognition)? else {
             return Ok(Prepared::Vanished);
         };
-        if let Some(fault) = self.fault_of(&source, &head) {
+        if let Some(fault) = self.comparison().fault_of(&source, &head) {
             if keeper.is_ours() && is_being_written(&source) {
                 tracing::info!("{} is still being written: it stays", wal.path.display());
                 return Ok(Prepared::Vanished);
@@ -127,7 +125,11 @@ impl Archive<'_> {
         match self.storage.find(&wal.name) {
             Ok(None) => {}
             Ok(Some(stored)) => {
-                let likeness = self.compare(&source, &stored)?;
+                // A run that adopted the file was cut off, and the sender may write to it again.
+                self.storage.detach(&source).map_err(|error| {
+                    SaveError::archived_copy(&wal.name, error.location, error.source)
+                })?;
+                let likeness = self.comparison().compare(&source, &stored)?;
                 return Ok(Prepared::Found {
                     stored,
                     likeness,
@@ -146,16 +148,6 @@ impl Archive<'_> {
         Ok(Prepared::Sealed { sealed, source })
     }
 
-    fn fault_of(&self, source: &Source, head: &[u8]) -> Option<WalFault> {
-        let validation = self.validation.filter(|_| source.carried.is_none())?;
-        find_fault(
-            &source.name,
-            source.metadata.len(),
-            head,
-            validation.system_identifier,
-        )
-    }
-
     fn seal(
         &self,
         source: &mut Source,
@@ -172,7 +164,13 @@ impl Archive<'_> {
         let permit = permits.take();
         let encoding = self
             .encoder
-            .encode(&mut source.file, size_bytes, carried, &mut *staged)
+            .encode_on_threads(
+                permit.threads(),
+                &mut source.file,
+                size_bytes,
+                carried,
+                &mut *staged,
+            )
             .map_err(|error| match error {
                 CodecError::ReadSource(error) => source_error(&source.path)(error),
                 CodecError::SourceSize { .. } => {

@@ -106,14 +106,14 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A running PostgreSQL. Dropping it stops it.
-struct Cluster {
+pub(crate) struct Cluster {
     home: PathBuf,
     data: PathBuf,
     archive: PathBuf,
 }
 
 impl Cluster {
-    fn start(home: &Path) -> Result<Self> {
+    pub(crate) fn start(home: &Path) -> Result<Self> {
         let cluster = Cluster {
             home: home.to_owned(),
             data: home.join("data"),
@@ -126,7 +126,7 @@ impl Cluster {
         let settings = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\narchive_mode = on\n\
              archive_command = 'cp %p {archive}/%f.part && mv {archive}/%f.part {archive}/%f'\n\
-             shared_buffers = 256MB\nmax_wal_size = 4GB\ncheckpoint_timeout = 1h\n\
+             shared_buffers = 256MB\nmax_wal_size = 4GB\nwal_keep_size = 4GB\ncheckpoint_timeout = 1h\n\
              synchronous_commit = off\nfsync = off\nautovacuum = off\n",
             home.display()
         );
@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     /// Writes one kind of WAL and returns the first `count` segments of it.
-    fn write(&self, kind: &str, count: usize) -> Result<Vec<PathBuf>> {
+    pub(crate) fn write(&self, kind: &str, count: usize) -> Result<Vec<PathBuf>> {
         if kind == "oltp" {
             self.pgbench(&["-i", "-q", "-s", "20"])?;
             // Now each page is logged as a whole when it is first changed.
@@ -191,7 +191,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn sql(&self, text: &str) -> Result<String> {
+    pub(crate) fn sql(&self, text: &str) -> Result<String> {
         run(postgres_program("psql")
             .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-h"])
             .arg(&self.home)
@@ -227,7 +227,7 @@ pub(crate) fn idle_cluster() -> Result<TempDir> {
 }
 
 /// A directory for a cluster: socket paths are short, and another user must be able to go there.
-fn cluster_home() -> Result<TempDir> {
+pub(crate) fn cluster_home() -> Result<TempDir> {
     let home = tempfile::Builder::new()
         .prefix("walarch-bench-")
         .tempdir_in("/var/tmp")?;
@@ -247,9 +247,14 @@ fn postgres_user() -> Option<&'static str> {
     geteuid().is_root().then_some("postgres")
 }
 
-fn postgres_program(name: &str) -> Command {
+/// Where a program of PostgreSQL is.
+pub(crate) fn postgres_path(name: &str) -> PathBuf {
     let bin = std::env::var_os("WALARCH_BENCH_POSTGRES_BIN");
-    let program = Path::new(bin.as_deref().unwrap_or(OsStr::new(POSTGRES_BIN))).join(name);
+    Path::new(bin.as_deref().unwrap_or(OsStr::new(POSTGRES_BIN))).join(name)
+}
+
+fn postgres_program(name: &str) -> Command {
+    let program = postgres_path(name);
     let mut command = match postgres_user() {
         Some(user) => {
             let mut command = Command::new("runuser");

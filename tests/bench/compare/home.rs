@@ -1,5 +1,6 @@
 //! Barman homes, in which both tools work alike.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,11 +38,12 @@ impl Home {
         let home = root.display();
         writeln!(text, "[barman]\nbarman_home = {home}\nbarman_user = {user}")?;
         writeln!(text, "log_file = {home}/barman.log\n[main]\narchiver = on")?;
-        writeln!(
-            text,
-            "backup_method = postgres\nconninfo = host=/nonexistent"
-        )?;
-        writeln!(text, "streaming_conninfo = host=/nonexistent")?;
+        writeln!(text, "backup_method = postgres")?;
+        // Archiving needs no server.
+        if !options.iter().any(|option| option.starts_with("conninfo")) {
+            writeln!(text, "conninfo = host=/nonexistent")?;
+            writeln!(text, "streaming_conninfo = host=/nonexistent")?;
+        }
         for option in options {
             writeln!(text, "{option}")?;
         }
@@ -50,12 +52,36 @@ impl Home {
         Ok(home)
     }
 
+    /// Runs `get-wal` with standard output into a file.
+    pub(crate) fn get(&self, bench: &Bench, tool: Tool, name: &Path, goal: &Path) -> Result<Cost> {
+        let program = match tool {
+            Tool::Walarch => Path::new(WALARCH),
+            Tool::Barman => &bench.barman,
+        };
+        let configuration = self.configuration();
+        let script = format!("exec \"$0\" \"$@\" > {}", goal.display());
+        let arguments = [Path::new("-c"), Path::new(&script), program];
+        let arguments = arguments
+            .into_iter()
+            .chain([Path::new("-c"), &configuration, Path::new("get-wal")])
+            .chain([Path::new("main"), name]);
+        probe::measure("sh", arguments)
+    }
+
     pub(crate) fn configuration(&self) -> PathBuf {
         self.root.join("barman.conf")
     }
 
     pub(crate) fn incoming(&self) -> PathBuf {
         self.root.join("main/incoming")
+    }
+
+    pub(crate) fn streaming(&self) -> PathBuf {
+        self.root.join("main/streaming")
+    }
+
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.root.join("main/meta")
     }
 
     pub(crate) fn wals(&self) -> PathBuf {
@@ -77,17 +103,31 @@ impl Home {
 
     /// Runs `archive-wal main` on a quiet disk; `path` is a file for walarch to archive directly.
     pub(crate) fn archive(&self, bench: &Bench, tool: Tool, path: Option<&Path>) -> Result<Cost> {
+        let mut arguments = vec![Path::new("archive-wal"), Path::new("main")];
+        arguments.extend(path);
+        self.run(bench, tool, &arguments)
+    }
+
+    /// Runs a command that must succeed.
+    pub(crate) fn run(&self, bench: &Bench, tool: Tool, command: &[&Path]) -> Result<Cost> {
         let program = match tool {
             Tool::Walarch => Path::new(WALARCH),
             Tool::Barman => &bench.barman,
         };
         let configuration = self.configuration();
         let mut arguments = vec![Path::new("-q"), Path::new("-c"), &configuration];
-        arguments.extend([Path::new("archive-wal"), Path::new("main")]);
-        arguments.extend(path);
+        arguments.extend(command);
         // What was prepared must not be written while the clock runs.
         sync();
         probe::measure(program, arguments)
+    }
+
+    /// Where a segment of this name is stored.
+    pub(crate) fn stored_path(&self, segment: &Path) -> Result<PathBuf> {
+        let name = segment.file_name().and_then(OsStr::to_str);
+        let name = name.ok_or("a segment without a name")?;
+        let directory = name.get(..16).ok_or("no name of a segment")?;
+        Ok(self.wals().join(directory).join(name))
     }
 
     /// How many WAL files are stored, and how large they are together.

@@ -40,6 +40,37 @@ pub(crate) fn memory(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What giving WAL back takes: of a usual and of a large segment, as it was and compressed again.
+pub(crate) fn fetch_memory(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let large = large(bench)?;
+    let usual = bench.corpus.segments.first().ok_or("no segments")?;
+    for (segment, size) in [
+        (usual, "16 MiB"),
+        (large.first().ok_or("no segments")?, "1 GiB"),
+    ] {
+        for codec in ["zstd", "xz"] {
+            // Compressing 1 GiB with xz tells nothing new.
+            if size == "1 GiB" && codec == "xz" {
+                continue;
+            }
+            let home = Home::create(
+                bench.path("fetch-memory"),
+                &[&format!("compression = {codec}")],
+            )?;
+            home.receive(std::slice::from_ref(segment))?;
+            home.archive(bench, Tool::Walarch, None)?;
+            let name = Path::new(segment.file_name().ok_or("a segment without a name")?);
+            let goal = bench.path("fetched");
+            let cost = home.get(bench, Tool::Walarch, name, &goal)?;
+            fs::remove_file(goal)?;
+            let what = format!("peak memory, get-wal, {size}, {codec}");
+            rows.push(Row::new(what, mebibytes(cost.peak_kib), "", "", SMALL_BAR));
+        }
+    }
+    Ok(rows)
+}
+
 /// One run: memory does not depend on how busy the machine is.
 fn peak(
     bench: &Bench,

@@ -80,9 +80,9 @@ pub(crate) fn answer(command: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The CPU time that this thread has used.
-pub(crate) fn thread_cpu() -> Result<Duration> {
-    Ok(cpu(&getrusage(UsageWho::RUSAGE_THREAD)?))
+/// The CPU time that this process has used.
+pub(crate) fn process_cpu() -> Result<Duration> {
+    Ok(cpu(&getrusage(UsageWho::RUSAGE_SELF)?))
 }
 
 fn cpu(usage: &Usage) -> Duration {

@@ -43,14 +43,14 @@ fn nth(segments: &[impl AsRef<Path>], number: usize) -> Result<&Path> {
 }
 
 /// A pgBackRest stanza with a repository on the same disk as the homes.
-struct Repository {
+pub(crate) struct Repository {
     arguments: Vec<String>,
     /// The cluster it belongs to, if that was made for it alone.
     _idle: Option<TempDir>,
 }
 
 impl Repository {
-    fn create(bench: &Bench) -> Result<Self> {
+    pub(crate) fn create(bench: &Bench) -> Result<Self> {
         let root = bench.path("pgbackrest");
         for directory in ["repo", "log", "lock", "spool"] {
             fs::create_dir_all(root.join(directory))?;
@@ -89,11 +89,26 @@ impl Repository {
         })
     }
 
-    fn push(&self, segment: &Path) -> Result<f64> {
+    /// Runs `archive-get` of a segment that was pushed.
+    pub(crate) fn get(&self, name: &Path, goal: &Path) -> Result<f64> {
+        let arguments = self.arguments.iter().map(Path::new);
+        let arguments = arguments
+            .filter(|argument| !is_for_pushing(argument))
+            .chain([Path::new("archive-get"), name, goal]);
+        Ok(probe::measure("pgbackrest", arguments)?.wall_s)
+    }
+
+    pub(crate) fn push(&self, segment: &Path) -> Result<f64> {
         fs::read(segment)?;
         let arguments = self.arguments.iter().map(Path::new);
         let arguments = arguments.chain([Path::new("archive-push"), segment]);
         sync();
         Ok(probe::measure("pgbackrest", arguments)?.wall_s)
     }
+}
+
+/// Options that `archive-get` does not know.
+fn is_for_pushing(argument: &Path) -> bool {
+    let text = argument.to_string_lossy();
+    text.starts_with("--compress-type") || text == "--no-archive-header-check"
 }

@@ -1,12 +1,6 @@
-//! Many segments at once, nothing at all, and how much CPU time goes into what.
-
-use std::fs;
-
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::{CParameter, compress_bound};
+//! Many segments at once, and nothing at all.
 
 use crate::home::{Home, Tool};
-use crate::probe;
 use crate::table::{Pairs, Row, seconds};
 use crate::{Bench, Result};
 
@@ -68,54 +62,5 @@ pub(crate) fn idle(bench: &Bench) -> Result<Vec<Row>> {
         seconds(pairs.other()),
         pairs.ratio(),
         "at least 20, under 10 ms",
-    )])
-}
-
-/// What walarch's `medium` is for zstd, see `codec::level`.
-const MEDIUM: [CParameter; 4] = [
-    CParameter::CompressionLevel(1),
-    CParameter::MinMatch(5),
-    CParameter::HashLog(15),
-    CParameter::WindowLog(21),
-];
-
-pub(crate) fn cpu(bench: &Bench) -> Result<Vec<Row>> {
-    let segments = &bench.corpus.segments;
-    let contents = segments
-        .iter()
-        .map(fs::read)
-        .collect::<std::io::Result<Vec<_>>>()?;
-    let largest = contents.iter().map(Vec::len).max().unwrap_or_default();
-    let mut output = vec![0; compress_bound(largest)];
-    let pairs = Pairs::collect(
-        bench.runs,
-        |_| {
-            let home = Home::create(bench.path("cpu"), &["compression = zstd"])?;
-            home.receive(segments)?;
-            let cost = home.archive(bench, Tool::Walarch, None)?;
-            home.expect_stored(segments.len())?;
-            Ok(cost.cpu_s)
-        },
-        |_| {
-            let mut compressor = Compressor::new(1)?;
-            for parameter in MEDIUM {
-                compressor.set_parameter(parameter)?;
-            }
-            let start = probe::thread_cpu()?;
-            for content in &contents {
-                compressor.compress_to_buffer(content, output.as_mut_slice())?;
-            }
-            Ok((probe::thread_cpu()? - start).as_secs_f64())
-        },
-    )?;
-    Ok(vec![Row::new(
-        format!(
-            "CPU time of {} segments, zstd, against compressing them in memory",
-            segments.len()
-        ),
-        seconds(pairs.walarch()),
-        seconds(pairs.other()),
-        pairs.inverse(),
-        "at most 1.25",
     )])
 }

@@ -7,17 +7,31 @@
 //! | `compare` | two homes after the same command, side by side |
 //! | `wal` | well-formed WAL files of any size |
 //! | `cluster` | real WAL from a throw-away PostgreSQL |
+//! | `postgres` | PostgreSQL servers and standbys that live as long as a test |
+//! | `monitored` | a home beside a live server, as `check` and `status` see it, by Barman and by walarch |
+//! | `background` | processes that a command has left behind in a home |
+//! | `holder` | processes that hold a lock as a running task does |
+//! | `tarball` | what a client sends to put-wal, and what it should not |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
+//! | `life` | the life of a cluster whose WAL went through walarch, to be recovered from |
+//! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
 //! | `faults` | the same run killed at, or failed in, each of its calls |
 
+pub mod background;
 pub mod cluster;
 pub mod compare;
 pub mod decode;
 pub mod faults;
+pub mod holder;
 pub mod home;
+pub mod life;
+pub mod monitored;
 pub mod order;
+pub mod postgres;
+pub mod sshd;
+pub mod tarball;
 pub mod tool;
 pub mod trace;
 pub mod wal;

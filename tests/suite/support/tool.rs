@@ -1,5 +1,6 @@
 //! walarch and the real Barman, started alike.
 
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -65,6 +66,15 @@ impl Tool {
             Duration::from_secs(120),
         )
     }
+
+    /// The same with these bytes on standard input.
+    pub fn run_with_input(self, home: &Home, arguments: &[&str], input: &[u8]) -> Run {
+        let mut command = self.command(home, arguments);
+        finish(
+            start_with(&mut command, input_of(home, input)),
+            Duration::from_secs(120),
+        )
+    }
 }
 
 /// The command in an environment that holds nothing of whoever runs the tests.
@@ -87,8 +97,19 @@ pub fn in_home(mut command: Command, home: &Home) -> Command {
 }
 
 pub fn start(command: &mut Command) -> Child {
+    start_with(command, Stdio::null())
+}
+
+/// A standard input that brings these bytes.
+pub fn input_of(home: &Home, bytes: &[u8]) -> Stdio {
+    let path = home.root().join("input");
+    fs::write(&path, bytes).unwrap();
+    File::open(path).unwrap().into()
+}
+
+pub fn start_with(command: &mut Command, input: Stdio) -> Child {
     command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::home::Home;
-use super::tool::{Run, Tool, finish, in_home, start};
+use super::tool::{Run, Tool, finish, in_home, start_with};
 
 /// Every call that changes a file or a directory, or makes such a change durable. A question mark: strace
 /// does not know the name on every architecture.
@@ -147,6 +147,11 @@ impl Call {
         )
     }
 
+    /// Whether the call takes a lock that keeps others out (the trace must ask for `flock`).
+    pub fn locks_out(&self) -> bool {
+        self.name == "flock" && self.argument(1).contains("LOCK_EX")
+    }
+
     /// All strings by which `strace -P` would select this call: paths as they were passed, and the paths of
     /// its descriptors.
     pub fn selectors(&self) -> Vec<String> {
@@ -246,6 +251,17 @@ fn quoted(argument: &str) -> Option<String> {
 
 /// Runs the tool under strace with these further options; the calls come in the order of their return.
 pub fn traced(tool: Tool, home: &Home, arguments: &[&str], options: &[String]) -> (Run, Vec<Call>) {
+    traced_with(tool, home, arguments, options, Stdio::null())
+}
+
+/// The same with a standard input.
+pub fn traced_with(
+    tool: Tool,
+    home: &Home,
+    arguments: &[&str],
+    options: &[String],
+    input: Stdio,
+) -> (Run, Vec<Call>) {
     let file = home.root().join("trace");
     let mut command = in_home(Command::new("strace"), home);
     // 3000 characters show the whole of a group's xlogdb lines.
@@ -258,7 +274,7 @@ pub fn traced(tool: Tool, home: &Home, arguments: &[&str], options: &[String]) -
         .arg("-c")
         .arg(home.config_file())
         .args(arguments);
-    let run = finish(start(&mut command), Duration::from_secs(180));
+    let run = finish(start_with(&mut command, input), Duration::from_secs(180));
     let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
     fs::remove_file(&file).unwrap();
     (run, parse(&text))

@@ -1,0 +1,301 @@
+//! `errors`
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::archive_wal::{Parts, lock_task, own_cluster};
+use super::output::Output;
+use super::servers::select_one;
+use crate::archiver::{self, Judged, Outcast, OutcastKind, Verdict};
+use crate::codec::Decoder;
+use crate::config::{Config, ServerConfig};
+use crate::durable::Wait;
+use crate::storage::{Comparison, Recognition, SaveError};
+use crate::units::pretty_size;
+use crate::wal::LongPageHeader;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ErrorsArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    server_name: String,
+    /// Names in the errors directory [default: all]
+    #[arg(value_name = "FILE")]
+    files: Vec<String>,
+    /// Tell all that is known of each file, and what to do about it
+    #[arg(long)]
+    explain: bool,
+    /// Remove the files whose WAL the archive holds, byte for byte, under the same name
+    #[arg(long)]
+    resolve: bool,
+}
+
+/// Tells what lies in the errors directory of one server and how it compares with the archive.
+pub(super) fn run(config: Config, args: &ErrorsArgs, output: &Output) {
+    if let Some(server) = select_one(config, &args.server_name, output)
+        && let Err(message) = errors(&server, args, output)
+    {
+        output.error(&message);
+    }
+}
+
+fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(), String> {
+    let parts = Parts::new(server)?;
+    // Nobody may archive or delete between a comparison and what follows from it.
+    let _lock = match args.resolve {
+        true => lock_task(server, "archive-wal", Wait::Forever)?,
+        false => None,
+    };
+    let (decoder, recognition) = (Decoder::new(server), Recognition::new(server));
+    let comparison = Comparison {
+        storage: &parts.storage,
+        decoder: &decoder,
+        recognition: &recognition,
+        validation: Some(own_cluster(server)),
+    };
+    let judged: Vec<(Outcast, Judged)> = select(server, args, output)?
+        .into_iter()
+        .map(|outcast| {
+            let judged = outcast.judge(&comparison);
+            (outcast, judged)
+        })
+        .collect();
+    let removed = match args.resolve {
+        true => {
+            let directory = &server.errors_directory;
+            archiver::resolve(&judged, &comparison, &parts.catalog, directory)
+        }
+        false => Ok(Vec::new()),
+    };
+    let report = Report {
+        output,
+        server,
+        explain: args.explain,
+        resolve: args.resolve,
+    };
+    match removed {
+        Ok(removed) => report.print(&judged, &removed),
+        Err(error) => return Err(error.to_string()),
+    }
+    Ok(())
+}
+
+fn select(
+    server: &ServerConfig,
+    args: &ErrorsArgs,
+    output: &Output,
+) -> Result<Vec<Outcast>, String> {
+    let directory = &server.errors_directory;
+    let mut outcasts = archiver::outcasts(directory)
+        .map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
+    if args.files.is_empty() {
+        return Ok(outcasts);
+    }
+    for wanted in &args.files {
+        if !outcasts
+            .iter()
+            .any(|outcast| outcast.file_name() == *wanted)
+        {
+            output.error(&format!(
+                "{} is not there",
+                directory.join(wanted).display()
+            ));
+        }
+    }
+    outcasts.retain(|outcast| args.files.contains(&outcast.file_name()));
+    Ok(outcasts)
+}
+
+struct Report<'a> {
+    output: &'a Output,
+    server: &'a ServerConfig,
+    explain: bool,
+    resolve: bool,
+}
+
+impl Report<'_> {
+    fn print(&self, judged: &[(Outcast, Judged)], removed: &[PathBuf]) {
+        if self.output.is_json() {
+            let list: Vec<Value> = judged
+                .iter()
+                .map(|(outcast, judged)| as_json(outcast, judged, removed))
+                .collect();
+            self.output.value(&self.server.name, list.into());
+            return;
+        }
+        self.output
+            .line(&format!("Errors of server {}:", self.server.name));
+        for (outcast, judged) in judged {
+            let removed = removed.contains(&outcast.path);
+            let message = message(judged);
+            self.output.line(&match removed {
+                true => format!("\t{}: {message}: removed", outcast.file_name()),
+                false => format!("\t{}: {message}", outcast.file_name()),
+            });
+            if self.explain {
+                self.explain(outcast, judged, removed);
+            }
+        }
+        self.conclude(judged, removed.len());
+    }
+
+    fn explain(&self, outcast: &Outcast, judged: &Judged, removed: bool) {
+        let mut lines = Vec::new();
+        lines.push(format!("why: {}", why(outcast.kind)));
+        lines.extend(
+            outcast
+                .stamp
+                .as_ref()
+                .map(|stamp| format!("since: {stamp}")),
+        );
+        let size = judged.size_bytes().map(pretty_size);
+        lines.extend(size.map(|size| format!("size: {size}")));
+        if let Verdict::Different {
+            location,
+            difference,
+        } = &judged.verdict
+        {
+            lines.push(format!("in the archive: {location}"));
+            if let Some(difference) = difference {
+                lines.push(format!(
+                    "first difference: at byte {}",
+                    difference.offset_bytes
+                ));
+                let header = |header: Option<LongPageHeader>| {
+                    header.map_or("no page of a segment".to_owned(), describe)
+                };
+                lines.push(format!("begins with: {}", header(difference.source)));
+                lines.push(format!("the archived: {}", header(difference.archived)));
+            }
+        }
+        let hint = hint(judged, self.server);
+        lines.extend(
+            hint.filter(|_| !removed)
+                .map(|hint| format!("HINT: {hint}")),
+        );
+        for line in lines {
+            self.output.line(&format!("\t\t{line}"));
+        }
+    }
+
+    fn conclude(&self, judged: &[(Outcast, Judged)], removed: usize) {
+        let name = &self.server.name;
+        let removable = judged.iter().filter(|(_, j)| is_archived(j)).count();
+        let total = judged.len();
+        self.output.info(&match (total, self.resolve) {
+            (0, _) => "\tno file found".to_owned(),
+            (_, true) => format!(
+                "{removed} of {total} removed, because the archive holds the same; {} left",
+                total - removed
+            ),
+            (_, false) if removable > 0 => format!(
+                "{total} in all, {removable} of them safe in the archive: \
+                 'walarch errors {name} --resolve' removes these"
+            ),
+            (_, false) => format!("{total} in all, none of them known to be safe in the archive"),
+        });
+    }
+}
+
+fn is_archived(judged: &Judged) -> bool {
+    matches!(judged.verdict, Verdict::Archived(_))
+}
+
+fn why(kind: OutcastKind) -> &'static str {
+    match kind {
+        OutcastKind::Duplicate => "the archive had other content under its name",
+        OutcastKind::Unknown => "it was no WAL file",
+        OutcastKind::Invalid => "it was not what its name said",
+        OutcastKind::Other => "somebody else put it here",
+    }
+}
+
+/// What is known now, in a sentence.
+fn message(judged: &Judged) -> String {
+    let comparison = match &judged.verdict {
+        Verdict::Archived(_) => "the archive holds the same WAL".to_owned(),
+        Verdict::Different { .. } => "the archive holds other WAL under this name".to_owned(),
+        Verdict::Incomparable { .. } => {
+            "the archived file of this name is encrypted and cannot be compared".to_owned()
+        }
+        Verdict::NotArchived => "the archive has no file of this name".to_owned(),
+        Verdict::Failed(SaveError::ArchivedCopy {
+            location, source, ..
+        }) => format!("the archived file of this name, {location}, cannot be read: {source}"),
+        Verdict::Failed(error) => error.to_string(),
+        Verdict::NoWal => "it is no WAL file".to_owned(),
+    };
+    match &judged.fault {
+        Some(fault) => format!("{fault}; {comparison}"),
+        None => comparison,
+    }
+}
+
+fn hint(judged: &Judged, server: &ServerConfig) -> Option<String> {
+    let incoming = server.incoming_wals_directory.display();
+    Some(match &judged.verdict {
+        Verdict::Archived(_) => format!(
+            "it can be removed: 'walarch errors {} --resolve'",
+            server.name
+        ),
+        _ if judged.fault.is_some() => {
+            "nothing can be recovered from it under this name; find out who sent it".to_owned()
+        }
+        Verdict::Different { .. } => {
+            "two clusters may archive to this server, or one that was restored went on without a new \
+             timeline; keep it until you know which of the two is right"
+                .to_owned()
+        }
+        Verdict::Incomparable { .. } => {
+            "set encryption_passphrase_command, so that they can be compared".to_owned()
+        }
+        Verdict::NotArchived => {
+            format!("move it to {incoming} under its own name, and it is archived")
+        }
+        Verdict::Failed(SaveError::ArchivedCopy { .. }) => format!(
+            "this may be the only good copy: move the archived file away, and this one to {incoming} \
+             under its own name"
+        ),
+        Verdict::Failed(error) => return error.hint().map(str::to_owned),
+        Verdict::NoWal => "remove it by hand once nobody needs it".to_owned(),
+    })
+}
+
+fn describe(header: LongPageHeader) -> String {
+    format!(
+        "system {}, timeline {}, position {}, PostgreSQL {}",
+        header.system_identifier,
+        header.timeline,
+        header.page_address,
+        header.postgres_major_version
+    )
+}
+
+fn as_json(outcast: &Outcast, judged: &Judged, removed: &[PathBuf]) -> Value {
+    let verdict = match &judged.verdict {
+        Verdict::Archived(_) => "archived",
+        Verdict::Different { .. } => "different",
+        Verdict::Incomparable { .. } => "incomparable",
+        Verdict::NotArchived => "not_archived",
+        Verdict::Failed(_) => "failed",
+        Verdict::NoWal => "no_wal",
+    };
+    let first_difference = match &judged.verdict {
+        Verdict::Different { difference, .. } => difference.map(|found| found.offset_bytes),
+        _ => None,
+    };
+    json!({
+        "file": outcast.file_name(),
+        "kind": outcast.kind.suffix(),
+        "wal_name": outcast.wal_name.as_ref().map(|name| name.as_str()),
+        "since": outcast.stamp,
+        "size_bytes": judged.size_bytes(),
+        "verdict": verdict,
+        "fault": judged.fault.as_ref().map(ToString::to_string),
+        "first_difference_bytes": first_difference,
+        "message": message(judged),
+        "removable": is_archived(judged),
+        "removed": removed.contains(&outcast.path),
+    })
+}

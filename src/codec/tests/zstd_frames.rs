@@ -1,0 +1,101 @@
+//! What zstd's threads and the choice of matches must not change, and what they must.
+
+use std::num::NonZeroUsize;
+
+use zstd::zstd_safe::find_frame_compressed_size;
+
+use super::*;
+
+fn encode_on(threads: usize, encoder: &Encoder, content: &[u8]) -> Vec<u8> {
+    let threads = NonZeroUsize::new(threads).unwrap();
+    let (size_bytes, mut stored) = (content.len() as u64, Vec::new());
+    encoder
+        .encode_on_threads(threads, &mut &content[..], size_bytes, None, &mut stored)
+        .unwrap();
+    stored
+}
+
+fn zstd(level: CompressionLevel) -> CodecOptions {
+    options(Compression::Zstd, level)
+}
+
+#[test]
+fn several_threads_write_one_whole_frame() {
+    let levels = WORDS.into_iter().chain([CompressionLevel::Number(3)]);
+    for options in levels.map(zstd) {
+        let encoder = Encoder::with_options(&options).unwrap();
+        for size_bytes in [0, 1, 700_000, 1 << 20, (5 << 20) + 3, 16 << 20] {
+            let content = wal_like(size_bytes);
+            for threads in [1, 2, 64, 2] {
+                let stored = encode_on(threads, &encoder, &content);
+                // Readers such as Barman stop at the end of the first frame.
+                assert_eq!(find_frame_compressed_size(&stored), Ok(stored.len()));
+                assert!(decode(&options, &stored).unwrap() == content);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_threads_cost_next_to_no_size() {
+    let content = wal_like(16 << 20);
+    for options in WORDS.map(zstd) {
+        let encoder = Encoder::with_options(&options).unwrap();
+        let alone = encode_on(1, &encoder, &content).len();
+        let together = encode_on(4, &encoder, &content).len();
+        assert!(together <= alone + alone / 500, "{together}, not {alone}");
+    }
+}
+
+#[test]
+fn threads_that_lost_their_file_do_not_harm_the_next_one() {
+    let options = zstd(CompressionLevel::Medium);
+    let encoder = Encoder::with_options(&options).unwrap();
+    let content = wal_like(8 << 20);
+    let threads = NonZeroUsize::new(2).unwrap();
+    for _ in 0..3 {
+        let mut cut = &content[..6 << 20];
+        encoder
+            .encode_on_threads(threads, &mut cut, 8 << 20, None, &mut Vec::new())
+            .unwrap_err();
+        let stored = encode_on(2, &encoder, &content);
+        assert!(decode(&options, &stored).unwrap() == content);
+    }
+}
+
+/// Words of `word_bytes`, each with a few random bytes behind it: longer matches are not in there.
+fn words(word_bytes: usize) -> Vec<u8> {
+    let dictionary = noise(64 * word_bytes, 5);
+    let mut content = Vec::new();
+    for choice in noise(4 << 20, 6).chunks_exact(4) {
+        let start = usize::from(choice[0] % 64) * word_bytes;
+        content.extend(&dictionary[start..start + word_bytes]);
+        content.extend(&choice[1..]);
+    }
+    content.truncate(4 << 20);
+    content
+}
+
+#[test]
+fn medium_looks_for_short_matches_where_they_are() {
+    let stored = |level, content: &[u8]| encode(&zstd(level), content).unwrap();
+    let short = words(6);
+    let (low, medium) = (
+        stored(CompressionLevel::Low, &short),
+        stored(CompressionLevel::Medium, &short),
+    );
+    assert!(medium.len() < low.len() / 10 * 9, "{}", medium.len());
+    // And spends no time on them where they are not.
+    let long = words(16);
+    assert!(stored(CompressionLevel::Low, &long) == stored(CompressionLevel::Medium, &long));
+}
+
+#[test]
+fn what_a_file_becomes_does_not_depend_on_the_one_before() {
+    let options = zstd(CompressionLevel::Medium);
+    let encoder = Encoder::with_options(&options).unwrap();
+    for content in [words(6), words(16), words(6)] {
+        let again = encode_on(1, &encoder, &content);
+        assert!(again == encode(&options, &content).unwrap());
+    }
+}

@@ -1,0 +1,80 @@
+//! receive-wal: WAL that comes by streaming replication.
+//!
+//! ```text
+//! session      one run: lock, preflight, slot, marker, receiver, what is remembered of it
+//!    |
+//! preflight    is this the server, and can WAL be received from it?
+//! gap          where receiving goes on, and what is missing before it
+//! Receiver     what receives: PgReceivewal, a child under supervision
+//! state        what cron and status know of it
+//! ```
+
+mod error;
+mod gap;
+mod lock;
+mod notice;
+mod pg_receivewal;
+mod preflight;
+mod program;
+mod reset;
+mod session;
+mod slots;
+mod state;
+mod supervise;
+mod synchronous;
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+pub use error::{ArchiverFailure, Ending, FailedCheck, ReceiverError, SlotError};
+pub use gap::{Gap, Position};
+pub use notice::Notice;
+pub use pg_receivewal::PgReceivewal;
+pub use program::ReceiverProgram;
+pub use reset::reset;
+pub use session::receive;
+pub use slots::Slot;
+pub use state::{LastExit, ReceiverState, StateError};
+pub use synchronous::is_synchronous;
+
+use crate::postgres::Conninfo;
+
+/// What is to be received.
+#[derive(Clone, Debug)]
+pub struct Task<'a> {
+    /// The server, for a replication connection under the receiver's name.
+    pub conninfo: Conninfo,
+    /// The slot to use.
+    pub slot_name: Option<&'a str>,
+    /// Where the files go; those that lie there say where to go on.
+    pub directory: &'a Path,
+    /// Every write is made durable and reported at once, because a commit waits for it.
+    pub synchronous: bool,
+}
+
+/// What a receiver tells meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// Something for the log.
+    Line(&'a str),
+    /// WAL begins to flow, from this position on, with a timeline in parentheses.
+    Streaming(&'a str),
+}
+
+/// A way to receive WAL.
+pub trait Receiver: Debug {
+    /// Which one it is.
+    fn name(&self) -> &'static str;
+
+    /// Receives until `stop` becomes true, which is no failure, or it cannot go on.
+    ///
+    /// Never leaves a file under the name of a complete segment that is not complete and durable,
+    /// and is gone when it returns or when the calling thread ends in any way.
+    fn receive(
+        &self,
+        task: &Task<'_>,
+        stop: &AtomicBool,
+        on_progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), ArchiverFailure>;
+}

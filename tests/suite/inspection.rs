@@ -1,0 +1,532 @@
+//! `list-wals`, `verify-wals` and `check-wal-archive`: is seen what is there, damaged and missing?
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::cluster::real_wal;
+use crate::support::compare::masked;
+use crate::support::home::{Home, put, tree};
+use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
+use crate::support::wal::{self, Filler, Segment};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn name(number: u64) -> String {
+    Segment::small(number).name()
+}
+
+/// Segments 1 to 3 of timeline 1, whose end timeline 2 left within segment 4 and continues to 6; a
+/// partial segment, a backup label and the history.
+fn home_with_an_archive(options: &[(&str, &str)]) -> Home {
+    let home = Home::with(options);
+    fill(&home);
+    home
+}
+
+fn fill(home: &Home) {
+    home.incoming_segments(1..=3);
+    let put = |name: &str, bytes: &[u8]| put(&home.incoming(), name, bytes);
+    for number in 4..=6 {
+        // As PostgreSQL makes the first segment of a timeline: the beginning is a copy of the parent's.
+        let segment = Segment::small(number).timeline(2);
+        let mut bytes = segment.bytes();
+        if number == 4 {
+            let parent = Segment::small(4).bytes();
+            bytes[..5 * 8192].copy_from_slice(&parent[..5 * 8192]);
+        }
+        put(&segment.name(), &bytes);
+    }
+    let mut partial = Segment::small(4).bytes();
+    partial[300_000..].fill(0xAA); // what an older segment has left there
+    put(&format!("{}.partial", name(4)), &partial);
+    put(
+        "00000002.history",
+        b"1\t0/408000\tno recovery target specified\n",
+    );
+    let (label, text) = wal::backup_label(&Segment::small(2));
+    put(&label, &text);
+    home.archive().exits(0);
+}
+
+fn json_of(home: &Home, arguments: &[&str], code: i32) -> Value {
+    let run = home.run(&[&["-f", "json"], arguments].concat()).exits(code);
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {}", run.stdout))
+}
+
+fn verify(home: &Home, arguments: &[&str]) -> Run {
+    home.run(&[&["verify-wals", "main"], arguments].concat())
+}
+
+/// Kind and name of each problem that `verify-wals` finds.
+#[track_caller]
+fn problems(home: &Home, arguments: &[&str]) -> Vec<(String, String)> {
+    let arguments = [&["verify-wals", "main"], arguments].concat();
+    let run = home.run(&[&["-f", "json"][..], &arguments].concat());
+    let answer: Value = serde_json::from_str(&run.stdout).unwrap();
+    let found = answer["main"]["problems"].as_array().unwrap();
+    assert_eq!(run.code, i32::from(!found.is_empty()), "{answer}");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    found
+        .iter()
+        .map(|problem| (text(&problem["kind"]), text(&problem["name"])))
+        .collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = expected
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+    owned.collect()
+}
+
+// list-wals
+
+#[test]
+fn every_file_is_listed_with_what_is_known_of_it() {
+    let home = home_with_an_archive(&[("compression", "gzip")]);
+    let run = home.run(&["list-wals", "main"]).exits(0);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 9 + 2, "{}", run.stdout);
+    let columns =
+        |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    assert_eq!(
+        columns(lines[0]),
+        ["NAME", "SIZE", "RATIO", "CODEC", "TIME", "TIMELINE"]
+    );
+    let first = columns(lines[1]);
+    assert_eq!(first[0], name(1));
+    assert_eq!(first[2], "KiB");
+    assert!(first[3].parse::<f64>().unwrap() > 1.5, "{first:?}");
+    assert_eq!((first[4].as_str(), first[7].as_str()), ("gzip", "1"));
+    assert!(first[5].starts_with("2025-"), "{first:?}");
+    assert!(lines[10].starts_with("9 WAL files"), "{}", run.stdout);
+    assert!(lines[10].ends_with("no gaps"), "{}", run.stdout);
+
+    let answer = json_of(&home, &["list-wals", "main"], 0);
+    let wals = answer["main"]["wals"].as_array().unwrap();
+    assert_eq!((wals.len(), &answer["main"]["files"]), (9, &json!(9)));
+    let stored = home.archived(&name(1)).metadata().unwrap().len();
+    let wal = &wals[0];
+    assert_eq!(wal["name"], name(1));
+    assert_eq!(wal["size_bytes"], stored);
+    assert_eq!(wal["compression"], "gzip");
+    assert_eq!(wal["encryption"], Value::Null);
+    assert_eq!(wal["timeline"], 1);
+    assert_eq!(wal["gap_before"], Value::Null);
+    let ratio = wal::MIB as f64 / stored as f64;
+    assert!((wal["ratio"].as_f64().unwrap() - ratio).abs() < 1e-9);
+    let listed: Vec<&str> = wals
+        .iter()
+        .map(|wal| wal["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(listed, home.listed());
+}
+
+#[test]
+fn gaps_are_marked_where_they_are_in_whatever_order_files_came() {
+    let home = Home::new();
+    home.incoming_segments([1, 2, 6]);
+    home.archive().exits(0);
+    home.incoming_segments([4]); // late
+    home.archive().exits(0);
+    let run = home.run(&["list-wals", "main"]).exits(0);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    let at = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap();
+    let gap_5 = format!(
+        "-- 1 segment missing between {} and {} --",
+        name(4),
+        name(6)
+    );
+    let gap_3 = format!(
+        "-- 1 segment missing between {} and {} --",
+        name(2),
+        name(4)
+    );
+    assert_eq!(
+        lines[at(&gap_5) + 1].split(' ').next(),
+        Some(name(6).as_str())
+    );
+    assert_eq!(
+        lines[at(&gap_3) + 1].split(' ').next(),
+        Some(name(4).as_str())
+    );
+    assert!(run.stdout.ends_with("2 gaps (2 segments missing)\n"));
+    let answer = json_of(&home, &["list-wals", "main"], 0);
+    assert_eq!(answer["main"]["gaps"], 2);
+    assert_eq!(answer["main"]["missing_segments"], 2);
+    let six = &answer["main"]["wals"][2];
+    assert_eq!(
+        six["gap_before"],
+        json!({ "after": name(4), "segments": 1 })
+    );
+}
+
+#[test]
+fn a_part_can_be_listed() {
+    let home = home_with_an_archive(&[]);
+    let second = Segment::small(5).timeline(2).name();
+    let answer = json_of(
+        &home,
+        &["list-wals", "main", "--from", &name(3), "--to", &second],
+        0,
+    );
+    let mut names: Vec<&str> = answer["main"]["wals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|wal| wal["name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    let first = Segment::small(4).timeline(2).name();
+    let partial = format!("{}.partial", name(4));
+    assert_eq!(
+        names,
+        [&name(3), &partial, "00000002.history", &first, &second]
+    );
+    home.run(&["list-wals", "main", "--from", "x"]).exits(2);
+}
+
+#[test]
+fn an_archive_without_anything_lists_nothing() {
+    let home = Home::new();
+    let run = home.run(&["list-wals", "main"]).exits(0);
+    assert!(run.stdout.contains("0 WAL files"), "{}", run.stdout);
+    let answer = json_of(&home, &["list-wals", "main"], 0);
+    assert_eq!(answer["main"]["wals"], json!([]));
+    assert!(
+        !home.xlogdb_file().exists(),
+        "looking must not make an xlogdb"
+    );
+}
+
+#[test]
+fn a_long_listing_takes_little_memory_and_holds_no_lock() {
+    let home = home_with_an_archive(&[]);
+    let mut text = fs::read_to_string(home.xlogdb_file()).unwrap();
+    for number in 0..200_000u64 {
+        let (log, segment) = (1 + number / 4096, number % 4096);
+        writeln!(
+            text,
+            "00000002{log:08X}{segment:08X}\t4711\t1750000000.5\tzstd\tNone"
+        )
+        .unwrap();
+    }
+    fs::write(home.xlogdb_file(), &text).unwrap();
+    for format in ["console", "json"] {
+        let mut command = Walarch.command(&home, &["-f", format, "list-wals", "main"]);
+        let child = start(&mut command);
+        let status = format!("/proc/{}/status", child.id());
+        let peak_kib = || -> Option<u64> {
+            let status = fs::read_to_string(&status).ok()?;
+            let peak = status.lines().find(|line| line.starts_with("VmHWM"))?;
+            peak.split_whitespace().nth(1)?.parse().ok()
+        };
+        // Nobody reads what it prints: it must wait, but nobody for it.
+        wait_for("a full pipe", || {
+            let wchan = fs::read_to_string(format!("/proc/{}/wchan", child.id())).ok()?;
+            wchan.contains("pipe").then_some(())
+        });
+        drop(home.hold_lock(".main-xlogdb.lock"));
+        let peak_kib = peak_kib().unwrap();
+        assert!(peak_kib < 24 << 10, "{format}: {peak_kib} KiB");
+        let run = finish(child, LIMIT).exits(0);
+        assert!(run.stdout.contains("000000020000003100000400"));
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_told() {
+    let home = home_with_an_archive(&[]);
+    let text = fs::read_to_string(home.xlogdb_file()).unwrap();
+    fs::write(home.xlogdb_file(), format!("what?\n{text}")).unwrap();
+    let run = home.run(&["list-wals", "main"]).exits(0);
+    assert!(run.stdout.contains("9 WAL files"));
+    assert!(run.stderr.contains("rebuild-xlogdb main"), "{}", run.stderr);
+}
+
+// verify-wals
+
+#[test]
+fn a_good_archive_of_any_codec_has_no_problems() {
+    for options in [
+        &[][..],
+        &[("compression", "zstd")],
+        &[("compression", "gzip")],
+        &[("compression", "lz4")],
+        &[("compression", "xz"), ("compression_level", "low")],
+        &[
+            ("compression", "custom"),
+            ("custom_compression_filter", "gzip -c"),
+            ("custom_decompression_filter", "gzip -dc"),
+        ],
+    ] {
+        let home = home_with_an_archive(options);
+        let paths = tree(&home.barman_home());
+        let run = verify(&home, &[]).exits(0);
+        assert!(
+            run.stdout.contains("Verified 9 WAL files"),
+            "{}",
+            run.stdout
+        );
+        assert!(run.stdout.contains("no problems"), "{}", run.stdout);
+        assert_eq!(run.stderr, "");
+        assert_eq!(
+            tree(&home.barman_home()),
+            paths,
+            "verifying changes nothing"
+        );
+    }
+}
+
+#[test]
+fn what_postgresql_wrote_has_no_problems() {
+    let real = real_wal();
+    for options in [&[][..], &[("compression", "zstd")]] {
+        let home = Home::with(options);
+        for (name, bytes) in &real.archived {
+            put(&home.incoming(), name, bytes);
+        }
+        let (partial, bytes) = &real.partial;
+        put(&home.incoming(), partial, bytes);
+        home.archive().exits(0);
+        assert_eq!(problems(&home, &[]), []);
+        let run = home.run(&["list-wals", "main"]).exits(0);
+        assert!(run.stdout.ends_with("no gaps\n"), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn an_encrypted_archive_is_verified_too() {
+    let options = [
+        ("compression", "zstd"),
+        ("encryption", "gpg"),
+        ("encryption_key_id", "barman@example.com"),
+        ("encryption_passphrase_command", "echo secret"),
+    ];
+    let home = Home::with(&options).gpg_key();
+    fill(&home);
+    let run = verify(&home, &[]).exits(0);
+    assert!(run.stdout.contains("no problems"), "{}", run.stdout);
+    let path = home.archived(&name(2));
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(problems(&home, &[]), pairs(&[("undecodable", &name(2))]));
+}
+
+/// One file of the archive is replaced by what `change` makes of its content.
+#[track_caller]
+fn assert_found(options: &[(&str, &str)], file: &str, change: fn(Vec<u8>) -> Vec<u8>, kind: &str) {
+    let home = home_with_an_archive(options);
+    let path = home.archived(file);
+    let before = fs::read(&path).unwrap();
+    let bytes = change(before.clone());
+    let same_size = bytes.len() == before.len();
+    fs::write(&path, bytes).unwrap();
+    let mut expected = pairs(&[(kind, file)]);
+    if !same_size {
+        expected.insert(0, ("listed_size".to_owned(), file.to_owned()));
+    }
+    assert_eq!(problems(&home, &[]), expected);
+    let run = verify(&home, &[]).exits(1);
+    assert!(
+        run.stderr.contains(&format!("ERROR: {file}: ")),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn each_kind_of_damage_is_found() {
+    let zstd = [("compression", "zstd")];
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    assert_found(&zstd, &name(2), cut, "undecodable");
+    let flip = |mut bytes: Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        bytes
+    };
+    assert_found(&zstd, &name(2), flip, "undecodable");
+    assert_found(&[("compression", "gzip")], &name(2), flip, "undecodable");
+    assert_found(&[], &name(2), cut, "invalid");
+    assert_found(&[], &name(2), |_| Vec::new(), "invalid");
+    assert_found(&[], &name(2), |_| Segment::small(3).bytes(), "invalid");
+    assert_found(
+        &[],
+        &name(2),
+        |_| Segment::small(2).system_id(7).bytes(),
+        "invalid",
+    );
+    let page = |mut bytes: Vec<u8>| {
+        bytes.copy_within(10 * 8192..11 * 8192, 40 * 8192);
+        bytes
+    };
+    assert_found(&[], &name(2), page, "page");
+    let hole = |mut bytes: Vec<u8>| {
+        bytes[40 * 8192..41 * 8192].fill(0);
+        bytes
+    };
+    assert_found(&[], &name(2), hole, "page");
+    assert_found(
+        &[],
+        "00000002.history",
+        |_| b"2\t0/1\tnonsense of the same size......\n...........\n".to_vec(),
+        "history",
+    );
+    let (label, _) = wal::backup_label(&Segment::small(2));
+    assert_found(&[], &label, |_| Vec::new(), "invalid");
+}
+
+#[test]
+fn what_is_missing_is_found() {
+    let archive = home_with_an_archive(&[("compression", "zstd")]);
+    let home = archive.copy();
+    fs::remove_file(home.archived(&name(2))).unwrap();
+    assert_eq!(
+        problems(&home, &[]),
+        pairs(&[("not_there", &name(2)), ("gap", "")])
+    );
+    // Neither in the archive nor listed: only its neighbours tell.
+    let gone = Segment::small(4).timeline(2).name();
+    let home = archive.copy();
+    fs::remove_file(home.archived(&gone)).unwrap();
+    home.run(&["rebuild-xlogdb", "main"]).exits(0);
+    assert_eq!(problems(&home, &[]), pairs(&[("gap", "")]));
+    let run = verify(&home, &[]).exits(1);
+    let expected = format!(
+        "ERROR: 1 segment missing between {} and {}\n",
+        name(3),
+        Segment::small(5).timeline(2).name()
+    );
+    assert!(run.stderr.contains(&expected), "{}", run.stderr);
+    // Not in the catalogue.
+    let home = archive.copy();
+    let text = fs::read_to_string(home.xlogdb_file()).unwrap();
+    let others: String = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with(&name(3)))
+        .collect();
+    fs::write(home.xlogdb_file(), others).unwrap();
+    assert_eq!(problems(&home, &[]), pairs(&[("not_listed", &name(3))]));
+    // The history.
+    let home = archive.copy();
+    fs::remove_file(home.archived("00000002.history")).unwrap();
+    home.run(&["rebuild-xlogdb", "main"]).exits(0);
+    assert_eq!(problems(&home, &[]), pairs(&[("no_history", "")]));
+}
+
+#[test]
+fn a_part_can_be_verified() {
+    let home = home_with_an_archive(&[("compression", "zstd")]);
+    fs::write(home.archived(&name(1)), b"?").unwrap();
+    assert_eq!(problems(&home, &[]).len(), 2, "it can fail");
+    assert_eq!(problems(&home, &["--from", &name(2)]), []);
+    assert_eq!(problems(&home, &["--from", &name(2), "--to", &name(3)]), []);
+    assert_eq!(problems(&home, &["--to", &name(1)]).len(), 2);
+    let beyond = Segment::small(9).timeline(2).name();
+    assert_eq!(
+        problems(&home, &["--from", &name(2), "--to", &beyond]),
+        pairs(&[("no_end", &beyond)])
+    );
+}
+
+#[test]
+fn digits_of_either_case_are_the_same_name() {
+    let home = Home::new();
+    for number in 9..=12 {
+        let segment = Segment::small(number);
+        let name = match number {
+            10 => segment.name().to_lowercase(),
+            _ => segment.name(),
+        };
+        put(&home.incoming(), &name, &segment.bytes());
+    }
+    home.archive().exits(0);
+    assert_eq!(problems(&home, &[]), []);
+}
+
+#[test]
+fn segments_that_were_left_early_and_large_ones_are_good() {
+    let home = Home::with(&[("compression", "zstd")]);
+    for number in 1..=2 {
+        let segment = Segment::of_size(16 * wal::MIB, number).filler(Filler::Switched);
+        put(&home.incoming(), &segment.name(), &segment.bytes());
+    }
+    home.archive().exits(0);
+    assert_eq!(problems(&home, &[]), []);
+}
+
+#[test]
+fn an_empty_archive_verifies() {
+    let home = Home::new();
+    let run = verify(&home, &[]).exits(0);
+    assert!(
+        run.stdout.contains("Verified 0 WAL files"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn verifying_and_archiving_do_not_disturb_each_other() {
+    let home = Home::with(&[("compression", "zstd")]);
+    home.incoming_segments(1..=20);
+    home.archive().exits(0);
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut number = 21;
+    while Instant::now() < end {
+        let verifying = start(&mut Walarch.command(&home, &["verify-wals", "main"]));
+        home.incoming_segments(number..number + 3);
+        number += 3;
+        home.archive().exits(0);
+        finish(verifying, LIMIT).exits(0);
+    }
+}
+
+// check-wal-archive
+
+#[track_caller]
+fn same_answer(home: &Home, arguments: &[&str]) {
+    for format in [&[][..], &["-f", "json"], &["-q"]] {
+        let arguments = [format, &["check-wal-archive", "main"], arguments].concat();
+        let theirs = Barman.run(home, &arguments);
+        let ours = Walarch.run(home, &arguments);
+        assert_eq!(ours.code, theirs.code, "{arguments:?}");
+        assert_eq!(masked(&ours.stdout, home), masked(&theirs.stdout, home));
+        let errors = |run: &Run| -> Vec<String> {
+            let lines = run.stderr.lines().filter(|line| line.starts_with("ERROR"));
+            lines.map(|line| masked(line, home)).collect()
+        };
+        assert_eq!(errors(&ours), errors(&theirs), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_archive_is_checked_for_a_new_server_as_barman_checks_it() {
+    let home = Home::new();
+    home.run(&["rebuild-xlogdb", "main"]).exits(0);
+    same_answer(&home, &[]);
+    same_answer(&home, &["--timeline", "1"]);
+    fill(&home);
+    same_answer(&home, &[]);
+    for timeline in ["1", "2", "3", "99999999999"] {
+        same_answer(&home, &["--timeline", timeline]);
+    }
+    for timeline in ["0", "-1", "x"] {
+        let arguments = ["check-wal-archive", "main", "--timeline", timeline];
+        assert_eq!(Walarch.run(&home, &arguments).code, 2);
+        assert_eq!(Barman.run(&home, &arguments).code, 2);
+    }
+    let text = fs::read_to_string(home.xlogdb_file()).unwrap();
+    fs::write(
+        home.xlogdb_file(),
+        format!("{text}stranger\t1\t1.0\tNone\tNone\n"),
+    )
+    .unwrap();
+    same_answer(&home, &["--timeline", "3"]);
+    same_answer(&home, &[]);
+}
