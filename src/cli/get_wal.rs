@@ -139,15 +139,13 @@ fn deliver_to_stdout(
     requester: &str,
 ) -> Result<(), RestoreError> {
     // Without the buffer that the standard library puts before it: the bytes come in large pieces.
-    let mut stdout = io::stdout()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(File::from)
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let mut outlet = stdout
+        .and_then(|stdout| StreamOutlet::new(STDOUT, stdout))
         .map_err(|source| RestoreError::Outlet {
             location: STDOUT.to_owned(),
             source,
         })?;
-    let mut outlet = StreamOutlet::new(STDOUT, &mut stdout);
     get(retriever, name, args, &mut outlet, &|sending| {
         let text = sending_text(sending, retriever, "to standard output", requester);
         tracing::info!("{text}");

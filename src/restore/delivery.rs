@@ -8,8 +8,8 @@ use crate::codec::{CodecError, CodecOptions, Encoder};
 use crate::config::Compression;
 use crate::wal::WalName;
 
-/// How much is decoded and written at a time.
-pub(super) const PIECE_SIZE_BYTES: usize = 1 << 20;
+/// How much is decoded and written at a time: what fits into a processor's cache.
+pub(super) const PIECE_SIZE_BYTES: usize = 256 << 10;
 
 /// An outlet, and whether bytes have left through it for good.
 pub(super) struct Delivery<'a> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, Temporary};
@@ -22,44 +22,80 @@ pub trait Outlet: Write + Send {
     fn finish(&mut self) -> io::Result<()>;
 }
 
-/// A stream that somebody reads, such as standard output.
-pub struct StreamOutlet<'a> {
+/// A stream that was opened by somebody else, such as standard output.
+///
+/// A pipe takes nothing back. From a file (`command > file`), what was written is removed again, if nothing of it is
+/// to be delivered.
+pub struct StreamOutlet {
     name: &'static str,
-    sink: &'a mut (dyn Write + Send),
+    file: File,
+    /// Of a file: where it ended before.
+    end_bytes: Option<u64>,
+    is_dirty: bool,
 }
 
-impl<'a> StreamOutlet<'a> {
+impl StreamOutlet {
     /// `name` is what messages call it.
-    pub fn new(name: &'static str, sink: &'a mut (dyn Write + Send)) -> Self {
-        StreamOutlet { name, sink }
+    pub fn new(name: &'static str, mut file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let end_bytes = match metadata.is_file() {
+            // Behind other bytes of the file nothing can be taken back.
+            true => Some(file.stream_position()?).filter(|at| *at >= metadata.len()),
+            false => None,
+        };
+        Ok(StreamOutlet {
+            name,
+            file,
+            end_bytes,
+            is_dirty: false,
+        })
+    }
+
+    fn take_back(&mut self) -> io::Result<()> {
+        if let Some(end_bytes) = self.end_bytes.filter(|_| self.is_dirty) {
+            durable::truncate(&self.file, end_bytes)?;
+            self.file.seek(SeekFrom::Start(end_bytes))?;
+            self.is_dirty = false;
+        }
+        Ok(())
     }
 }
 
-impl Write for StreamOutlet<'_> {
+impl Write for StreamOutlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink.write(bytes)
+        self.is_dirty = true;
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
+        self.file.flush()
     }
 }
 
-impl Outlet for StreamOutlet<'_> {
+impl Outlet for StreamOutlet {
     fn location(&self) -> String {
         self.name.to_owned()
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        Ok(())
+        self.take_back()
     }
 
     fn is_revocable(&self) -> bool {
-        false
+        self.end_bytes.is_some()
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.sink.flush()
+        self.file.flush()?;
+        self.is_dirty = false;
+        Ok(())
+    }
+}
+
+impl Drop for StreamOutlet {
+    fn drop(&mut self) {
+        // The exit code tells that the file is of no use, whatever is in it.
+        let _ = self.take_back();
     }
 }
 

@@ -1,6 +1,8 @@
 //! The plain bytes of a stored file, on their way.
 
 use std::io::{self, Read};
+use std::sync::mpsc;
+use std::thread;
 
 use super::RestoreError;
 use super::checked::{Checked, Validation};
@@ -12,6 +14,9 @@ use crate::wal::WalName;
 /// So much is held back from a stream that takes nothing back: a segment of the usual size, so that nothing of a damaged
 /// one gets out. Of a larger one the last half of this stays behind, so that it never arrives complete.
 pub(super) const HELD_SIZE_BYTES: usize = (16 << 20) + (64 << 10);
+
+/// How many pieces are on their way from the decoder to the disk.
+const PIECES: usize = 4;
 
 type Stream = Box<dyn Read + Send>;
 
@@ -91,37 +96,97 @@ impl<'a> Plain<'a> {
             .map_err(|error| self.failed(error))
     }
 
-    /// Delivers everything, the end only after the judgement.
+    /// Delivers everything; it becomes visible, or leaves for good, only after the judgement.
     pub(super) fn pump(&mut self, delivery: &mut Delivery<'_>) -> Result<(), RestoreError> {
-        let is_revocable = delivery.outlet.is_revocable();
-        let size_bytes = match is_revocable {
-            true => PIECE_SIZE_BYTES,
-            false => HELD_SIZE_BYTES,
-        };
-        let mut buffer = vec![0; size_bytes];
-        let mut filled_bytes = 0;
         delivery.begin()?;
-        loop {
-            let room = buffer.get_mut(filled_bytes..).unwrap_or_default();
+        match delivery.outlet.is_revocable() {
+            true => self.pump_aside(delivery)?,
+            false => self.pump_held(delivery)?,
+        }
+        delivery.finish()
+    }
+
+    /// Writes while the next piece is decoded: either takes about as long as the other.
+    fn pump_aside(&mut self, delivery: &mut Delivery<'_>) -> Result<(), RestoreError> {
+        let mut first = vec![0; PIECE_SIZE_BYTES];
+        let size_bytes = self.read_piece(&mut first)?;
+        if size_bytes < PIECE_SIZE_BYTES {
+            self.judge()?;
+            return delivery.send(first.get(..size_bytes).unwrap_or_default());
+        }
+        thread::scope(|scope| {
+            let (full, written) = mpsc::sync_channel::<Vec<u8>>(PIECES);
+            let (done, empty) = mpsc::channel();
+            let writer = scope.spawn(move || {
+                for piece in written {
+                    delivery.send(&piece)?;
+                    // At the end nobody needs it any more.
+                    let _ = done.send(piece);
+                }
+                Ok(())
+            });
+            let spare = (1..PIECES).map(|_| vec![0; PIECE_SIZE_BYTES]);
+            let decoded = self.decode_into(first, full, &mut spare.chain(empty));
+            let written = writer
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            written.and(decoded)
+        })?;
+        self.judge()
+    }
+
+    /// Passes `piece`, and then all other pieces, on. Ends early if nobody takes them any more.
+    fn decode_into(
+        &mut self,
+        mut piece: Vec<u8>,
+        full: mpsc::SyncSender<Vec<u8>>,
+        empty: &mut dyn Iterator<Item = Vec<u8>>,
+    ) -> Result<(), RestoreError> {
+        while full.send(piece).is_ok() {
+            let Some(next) = empty.next() else { break };
+            piece = next;
+            let size_bytes = self.read_piece(&mut piece)?;
+            if size_bytes < PIECE_SIZE_BYTES {
+                piece.truncate(size_bytes);
+                let _ = full.send(piece);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills a piece, unless the end comes first. Returns how much of it was filled.
+    fn read_piece(&mut self, piece: &mut [u8]) -> Result<usize, RestoreError> {
+        let mut filled_bytes = 0;
+        while filled_bytes < piece.len() {
+            let room = piece.get_mut(filled_bytes..).unwrap_or_default();
             match self.checked.read(room) {
                 Ok(0) => break,
                 Ok(count) => filled_bytes += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed(error)),
             }
-            if filled_bytes == size_bytes {
-                let out_bytes = if is_revocable {
-                    size_bytes
-                } else {
-                    size_bytes / 2
-                };
-                delivery.send(buffer.get(..out_bytes).unwrap_or_default())?;
-                buffer.copy_within(out_bytes.., 0);
-                filled_bytes -= out_bytes;
+        }
+        Ok(filled_bytes)
+    }
+
+    /// Holds the end back until everything was found good.
+    fn pump_held(&mut self, delivery: &mut Delivery<'_>) -> Result<(), RestoreError> {
+        let mut buffer = vec![0; HELD_SIZE_BYTES];
+        let mut held_bytes = 0;
+        loop {
+            let room = buffer.get_mut(held_bytes..).unwrap_or_default();
+            let (room_bytes, filled_bytes) = (room.len(), self.read_piece(room)?);
+            held_bytes += filled_bytes;
+            if filled_bytes < room_bytes {
+                break;
             }
+            let out_bytes = HELD_SIZE_BYTES / 2;
+            delivery.send(buffer.get(..out_bytes).unwrap_or_default())?;
+            buffer.copy_within(out_bytes.., 0);
+            held_bytes -= out_bytes;
         }
         self.judge()?;
-        delivery.send(buffer.get(..filled_bytes).unwrap_or_default())?;
-        delivery.finish()
+        delivery.send(buffer.get(..held_bytes).unwrap_or_default())
     }
 }

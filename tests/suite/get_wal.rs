@@ -588,6 +588,38 @@ fn a_missing_decoder_is_a_matter_of_configuration() {
 }
 
 #[test]
+fn from_a_file_a_damaged_segment_is_taken_back() {
+    let home = Home::with(&[("compression", "zstd")]);
+    let large = Segment::of_size(32 * MIB, 1);
+    put(&home.incoming(), &large.name(), &large.bytes());
+    home.archive().exits(0);
+    let goal = home.root().join("goal");
+    let redirected = |operator: &str| {
+        let script = format!("exec \"$0\" \"$@\" {operator} {}", goal.display());
+        let walarch = Walarch.command(&home, &["get-wal", "main", &large.name()]);
+        let mut command = in_home(Command::new("sh"), &home);
+        command.args(["-c", &script]).arg(walarch.get_program());
+        got(command.args(walarch.get_args())).code
+    };
+    assert_eq!(redirected(">"), 0);
+    assert!(fs::read(&goal).unwrap() == large.bytes());
+    damage(&home, &large.name(), |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    assert_eq!(redirected(">"), 4);
+    assert_eq!(fs::read(&goal).unwrap(), b"");
+    // What was there before stays.
+    fs::write(&goal, "before").unwrap();
+    assert_eq!(redirected(">>"), 4);
+    assert!(fs::read(&goal).unwrap().starts_with(b"before"));
+    // A good copy in the next place begins where the damaged one began.
+    put(&home.incoming(), &large.name(), &large.bytes());
+    assert_eq!(redirected(">"), 0);
+    assert!(fs::read(&goal).unwrap() == large.bytes());
+}
+
+#[test]
 fn a_reader_that_goes_away_is_not_success() {
     let home = stored_by("zstd");
     let (reader, writer) = std::io::pipe().unwrap();
