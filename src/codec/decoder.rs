@@ -4,7 +4,7 @@ use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::command::Program;
-use super::decompress::{Decompressing, Format};
+use super::decompress::{Decompressing, Format, WindowLimit};
 use super::encoder::required_filter;
 use super::error::CodecError;
 use super::filter::FilterReader;
@@ -17,6 +17,7 @@ use crate::config::{Compression, Encryption, ServerConfig};
 /// Reads stored WAL files, whatever the configuration was when they were written.
 pub struct Decoder {
     options: CodecOptions,
+    window: WindowLimit,
     /// The command is run for the first encrypted file only: it may be slow, or ask a person.
     passphrase: Mutex<Option<Arc<Passphrase>>>,
 }
@@ -31,7 +32,17 @@ impl Decoder {
     pub fn with_options(options: CodecOptions) -> Decoder {
         Decoder {
             options,
+            window: WindowLimit::Usual,
             passphrase: Mutex::new(None),
+        }
+    }
+
+    /// Refuses files that take more than 32 MiB of memory to decode (zstd with `--ultra` or `--long`, xz with `-9`),
+    /// where others decide what is to be decoded. Otherwise they are decoded, up to zstd's usual limit of 128 MiB.
+    pub fn sparing(self) -> Decoder {
+        Decoder {
+            window: WindowLimit::Small,
+            ..self
         }
     }
 
@@ -57,6 +68,8 @@ impl Decoder {
     /// - [`CodecError::Configuration`] for a custom compression without `custom_decompression_filter`.
     /// - [`CodecError::PassphraseCommand`] when the passphrase cannot be had.
     /// - [`CodecError::CommandNotStarted`] when gpg or the shell cannot be started.
+    ///
+    /// A file that needs more memory than it may have is a [`CodecError::Codec`] of the reader.
     pub fn decode(
         &self,
         stored: Box<dyn Read + Send>,
@@ -119,7 +132,7 @@ impl Decoder {
             Compression::Snappy => Format::Snappy,
             Compression::Custom => return self.filter(stored),
         };
-        Ok(Box::new(Decompressing::new(format, stored)?))
+        Ok(Box::new(Decompressing::new(format, self.window, stored)?))
     }
 
     fn filter(&self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, CodecError> {
