@@ -10,7 +10,7 @@ use super::error::CodecError;
 use super::filter::FilterReader;
 use super::gpg::{self, Passphrase};
 use super::magic::identify_compression;
-use super::openpgp::is_wal_page;
+use super::openpgp::{is_encrypted, is_wal_page};
 use super::{CodecOptions, Encoding};
 use crate::config::{Compression, Encryption, ServerConfig};
 
@@ -83,6 +83,24 @@ impl Decoder {
             None => Ok(clear),
             Some(compression) => self.decompress(clear, compression),
         }
+    }
+
+    /// Takes the encryption off a stored file that has one, as its first bytes tell.
+    ///
+    /// # Errors
+    ///
+    /// Those of `stored`, and of [`Decoder::decode`].
+    pub fn clear(&self, stored: Box<dyn Read + Send>) -> Result<Clear, CodecError> {
+        let (mut head, mut stream) = peek_head(stored)?;
+        let was_encrypted = is_encrypted(&head);
+        if was_encrypted {
+            (head, stream) = peek_head(self.decrypt(stream)?)?;
+        }
+        Ok(Clear {
+            head,
+            stream,
+            was_encrypted,
+        })
     }
 
     /// How a stored file that is not, or no longer, encrypted may be compressed, judged by its first bytes: what to try,
@@ -158,6 +176,16 @@ impl Decoder {
         }
         Ok(known.clone())
     }
+}
+
+/// A stored file without its encryption, if it had any.
+pub struct Clear {
+    /// Its first bytes, up to [`HEAD_SIZE_BYTES`](super::HEAD_SIZE_BYTES): they tell how it is compressed.
+    pub head: Vec<u8>,
+    /// All of it.
+    pub stream: Box<dyn Read + Send>,
+    /// Whether it is encrypted as it is stored.
+    pub was_encrypted: bool,
 }
 
 /// Reads the first [`HEAD_SIZE_BYTES`](super::HEAD_SIZE_BYTES) of a stream, or less if it ends, and returns them with a

@@ -420,6 +420,30 @@ fn what_is_missing_is_found() {
 }
 
 #[test]
+fn of_very_many_absent_files_those_without_a_name_are_counted() {
+    let home = home_with_an_archive(&[]);
+    let mut lines = fs::read_to_string(home.xlogdb_file()).unwrap();
+    for number in 0..10_002 {
+        writeln!(lines, "00000009{number:016X}\t16777216\t1.0\tNone").unwrap();
+    }
+    fs::write(home.xlogdb_file(), lines).unwrap();
+    let run = verify(&home, &[]).exits(1);
+    let said = |text: &str| {
+        run.stderr
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
+    };
+    assert_eq!(
+        said("xlogdb lists it, but it is not in the archive"),
+        10_000
+    );
+    let more = "xlogdb lists 2 more that are not in the archive; their names are not shown";
+    assert_eq!(said(more), 1, "{}", run.stderr);
+    assert!(run.stdout.contains(": 10002 problems"), "{}", run.stdout);
+}
+
+#[test]
 fn a_part_can_be_verified() {
     let home = home_with_an_archive(&[("compression", "zstd")]);
     fs::write(home.archived(&name(1)), b"?").unwrap();

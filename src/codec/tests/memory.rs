@@ -40,10 +40,10 @@ fn what_takes_too_much_memory_is_refused_and_not_called_damaged() {
 #[test]
 fn the_same_holds_for_xz() {
     let content = wal_like(100_000);
-    let mut options = xz2::stream::LzmaOptions::new_preset(0).unwrap();
-    options.dict_size(64 << 20);
+    let mut large = xz2::stream::LzmaOptions::new_preset(0).unwrap();
+    large.dict_size(64 << 20);
     let mut filters = xz2::stream::Filters::new();
-    filters.lzma2(&options);
+    filters.lzma2(&large);
     let stream =
         xz2::stream::Stream::new_stream_encoder(&filters, xz2::stream::Check::Crc64).unwrap();
     let mut stored = Vec::new();
