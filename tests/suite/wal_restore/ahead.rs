@@ -29,6 +29,25 @@ fn files_are_fetched_ahead_and_delivered_from_the_spool() {
     }
 }
 
+/// One that replays more slowly than files come.
+#[test]
+fn replay_never_waits_for_a_file_that_could_have_been_fetched_ahead() {
+    let home = archive(1..=9);
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    database.restore(&sshd, &["-p", "2"], FIRST);
+    for number in 2..=9 {
+        let name = segment(number).name();
+        wait_for("the next segment", || {
+            database.spooled_segments().contains(&name).then_some(())
+        });
+        sshd.freeze();
+        let restored = database.restore(&sshd, &["-p", "2"], &name);
+        sshd.thaw();
+        assert!(restored == segment(number).bytes(), "{name}");
+    }
+}
+
 /// A spool that holds segments 2 to 5, and the options that filled it.
 fn filled_spool() -> (Home, Sshd, DatabaseHost) {
     let home = archive(1..=8);
