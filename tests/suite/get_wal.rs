@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::cluster::real_wal;
 use crate::support::decode::filter;
-use crate::support::home::{Home, names, put};
+use crate::support::home::{Home, mode, names, put};
 use crate::support::tool::{Barman, Tool, Walarch, in_home};
 use crate::support::wal::{self, Filler, MIB, Segment};
 
@@ -134,6 +134,9 @@ fn a_directory_gets_the_file_under_its_name_and_nothing_else() {
         );
         assert_eq!(names(goal.path()), [FIRST]);
         assert!(fs::read(goal.path().join(FIRST)).unwrap() == segment(1));
+        let ordinary = goal.path().join("ordinary");
+        fs::write(&ordinary, "").unwrap();
+        assert_eq!(mode(&goal.path().join(FIRST)), mode(&ordinary));
     }
 }
 

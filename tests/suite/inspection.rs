@@ -106,6 +106,12 @@ fn every_file_is_listed_with_what_is_known_of_it() {
     assert!(lines[10].ends_with("no gaps"), "{}", run.stdout);
 
     let answer = json_of(&home, &["list-wals", "main"], 0);
+    // The option may come behind the command, too.
+    let behind = home.run(&["list-wals", "main", "-f", "json"]).exits(0);
+    assert_eq!(
+        serde_json::from_str::<Value>(&behind.stdout).unwrap(),
+        answer
+    );
     let wals = answer["main"]["wals"].as_array().unwrap();
     assert_eq!((wals.len(), &answer["main"]["files"]), (9, &json!(9)));
     let stored = home.archived(&name(1)).metadata().unwrap().len();
