@@ -54,7 +54,14 @@ pub(super) struct Args {
     pub(super) debug: bool,
 
     /// Output format
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
     pub(super) format: Format,
 
     /// Print the version

@@ -23,22 +23,9 @@ use crate::wal::WalName;
 
 /// Delivers a file, or lists what could be delivered.
 pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
-    let Some(server) = select_one_to_read(config, &args.server_name, output) else {
-        return output.exit_with(ExitCode::Configuration);
+    let Some((server, parts)) = open_server(config, &args.server_name, args.test, output) else {
+        return;
     };
-    let parts = match Parts::new(&server) {
-        Ok(parts) => parts,
-        Err(message) => {
-            output.error(&message);
-            return output.exit_with(ExitCode::Configuration);
-        }
-    };
-    if args.test {
-        let name = &server.name;
-        return output.info(&format!(
-            "Ready to retrieve WAL files from the server {name}"
-        ));
-    }
     if args.keep_compression && (args.gzip || args.bzip2) {
         let wanted = if args.gzip { "gzip" } else { "bzip2" };
         output.error(&format!(
@@ -63,6 +50,29 @@ pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
         }
         None => deliver(retriever, &name, args, &requester, output),
     });
+}
+
+/// The server to give WAL back from, and its archive. `None` if it cannot be had, or if this was only a test: what there
+/// is to say was said.
+pub(super) fn open_server(
+    config: Config,
+    name: &str,
+    is_test: bool,
+    output: &Output,
+) -> Option<(ServerConfig, Parts)> {
+    let opened = select_one_to_read(config, name, output).and_then(|server| {
+        let parts = Parts::new(&server).map_err(|message| output.error(&message));
+        Some((server, parts.ok()?))
+    });
+    match &opened {
+        None => output.exit_with(ExitCode::Configuration),
+        Some((server, _)) if is_test => output.info(&format!(
+            "Ready to retrieve WAL files from the server {}",
+            server.name
+        )),
+        Some(_) => {}
+    }
+    opened.filter(|_| !is_test)
 }
 
 /// Puts together what finds and decodes a server's WAL.
@@ -121,7 +131,8 @@ fn deliver_into(
 ) -> Result<(), RestoreError> {
     let path = directory.join(name.as_str());
     let goal = format!("into '{}' file", path.display());
-    let mut outlet = FileOutlet::durable(&path);
+    // Whoever looks it up by hand may be another user than PostgreSQL's.
+    let mut outlet = FileOutlet::ordinary(&path);
     // Barman opens it before it looks for anything, and says so.
     outlet.begin().map_err(|source| RestoreError::Outlet {
         location: outlet.location(),

@@ -10,13 +10,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::archive_wal::Parts;
 use super::args::{WalRestoreArgs, WalToRestore};
 use super::exit_code::ExitCode;
-use super::get_wal::{report, requester, with_retriever};
+use super::get_wal::{open_server, report, requester, with_retriever};
 use super::output::Output;
-use super::servers::select_one_to_read;
-use crate::config::{Config, ServerConfig};
+use crate::config::Config;
 use crate::restore::{
     Ahead, FileOutlet, Outlet, Remote, RestoreError, Spool, Trouble, WalSource, cluster_identifier,
     data_directory, outlet_for, prefetch, restore, works_for_pg_rewind,
@@ -84,19 +82,9 @@ fn deprecated(args: &WalRestoreArgs) -> Option<&'static str> {
 pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool, output: &Output) {
     let wal = args.wal();
     let configuration = config.path.display().to_string();
-    let Some(server) = select_one_to_read(config, wal.server_name, output) else {
-        return output.exit_with(ExitCode::Configuration);
+    let Some((server, parts)) = open_server(config, wal.server_name, args.test, output) else {
+        return;
     };
-    let parts = match Parts::new(&server) {
-        Ok(parts) => parts,
-        Err(message) => {
-            output.error(&message);
-            return output.exit_with(ExitCode::Configuration);
-        }
-    };
-    if args.test {
-        return output.info(&ready(&server));
-    }
     let identity = format!("local {configuration} {}", server.name);
     let mut restored = Ok(());
     with_retriever(&server, &parts, |retriever| {
@@ -113,11 +101,6 @@ pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool,
         report(&error, &requester(), output);
         pause(args, output);
     }
-}
-
-fn ready(server: &ServerConfig) -> String {
-    let name = &server.name;
-    format!("Ready to retrieve WAL files from the server {name}")
 }
 
 /// Passes on what the other end says, and how it ends.

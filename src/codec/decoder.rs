@@ -4,19 +4,20 @@ use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::command::Program;
-use super::decompress::{Decompressing, Format};
+use super::decompress::{Decompressing, Format, WindowLimit};
 use super::encoder::required_filter;
 use super::error::CodecError;
 use super::filter::FilterReader;
 use super::gpg::{self, Passphrase};
 use super::magic::identify_compression;
-use super::openpgp::is_wal_page;
+use super::openpgp::{is_encrypted, is_wal_page};
 use super::{CodecOptions, Encoding};
 use crate::config::{Compression, Encryption, ServerConfig};
 
 /// Reads stored WAL files, whatever the configuration was when they were written.
 pub struct Decoder {
     options: CodecOptions,
+    window: WindowLimit,
     /// The command is run for the first encrypted file only: it may be slow, or ask a person.
     passphrase: Mutex<Option<Arc<Passphrase>>>,
 }
@@ -31,7 +32,17 @@ impl Decoder {
     pub fn with_options(options: CodecOptions) -> Decoder {
         Decoder {
             options,
+            window: WindowLimit::Usual,
             passphrase: Mutex::new(None),
+        }
+    }
+
+    /// Refuses files that take more than 32 MiB of memory to decode (zstd with `--ultra` or `--long`, xz with `-9`),
+    /// where others decide what is to be decoded. Otherwise they are decoded, up to zstd's usual limit of 128 MiB.
+    pub fn sparing(self) -> Decoder {
+        Decoder {
+            window: WindowLimit::Small,
+            ..self
         }
     }
 
@@ -57,6 +68,8 @@ impl Decoder {
     /// - [`CodecError::Configuration`] for a custom compression without `custom_decompression_filter`.
     /// - [`CodecError::PassphraseCommand`] when the passphrase cannot be had.
     /// - [`CodecError::CommandNotStarted`] when gpg or the shell cannot be started.
+    ///
+    /// A file that needs more memory than it may have is a [`CodecError::Codec`] of the reader.
     pub fn decode(
         &self,
         stored: Box<dyn Read + Send>,
@@ -70,6 +83,24 @@ impl Decoder {
             None => Ok(clear),
             Some(compression) => self.decompress(clear, compression),
         }
+    }
+
+    /// Takes the encryption off a stored file that has one, as its first bytes tell.
+    ///
+    /// # Errors
+    ///
+    /// Those of `stored`, and of [`Decoder::decode`].
+    pub fn clear(&self, stored: Box<dyn Read + Send>) -> Result<Clear, CodecError> {
+        let (mut head, mut stream) = peek_head(stored)?;
+        let was_encrypted = is_encrypted(&head);
+        if was_encrypted {
+            (head, stream) = peek_head(self.decrypt(stream)?)?;
+        }
+        Ok(Clear {
+            head,
+            stream,
+            was_encrypted,
+        })
     }
 
     /// How a stored file that is not, or no longer, encrypted may be compressed, judged by its first bytes: what to try,
@@ -119,7 +150,7 @@ impl Decoder {
             Compression::Snappy => Format::Snappy,
             Compression::Custom => return self.filter(stored),
         };
-        Ok(Box::new(Decompressing::new(format, stored)?))
+        Ok(Box::new(Decompressing::new(format, self.window, stored)?))
     }
 
     fn filter(&self, stored: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>, CodecError> {
@@ -145,6 +176,16 @@ impl Decoder {
         }
         Ok(known.clone())
     }
+}
+
+/// A stored file without its encryption, if it had any.
+pub struct Clear {
+    /// Its first bytes, up to [`HEAD_SIZE_BYTES`](super::HEAD_SIZE_BYTES): they tell how it is compressed.
+    pub head: Vec<u8>,
+    /// All of it.
+    pub stream: Box<dyn Read + Send>,
+    /// Whether it is encrypted as it is stored.
+    pub was_encrypted: bool,
 }
 
 /// Reads the first [`HEAD_SIZE_BYTES`](super::HEAD_SIZE_BYTES) of a stream, or less if it ends, and returns them with a

@@ -2,6 +2,10 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use xz2::stream::{CONCATENATED, Stream};
+use zstd::zstd_safe;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
+
 use super::error::CodecError;
 use super::flow::Stored;
 use super::lz4_frames::Lz4Frames;
@@ -46,14 +50,55 @@ enum Codec {
     Snappy(SnappyStream<Input>),
 }
 
+/// How much a decoder remembers of what it has decoded already. The file says how much it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WindowLimit {
+    /// What the usual programs take: 128 MiB for zstd, as in Barman and `zstd -d`, and all that an xz file asks for.
+    Usual,
+    /// 32 MiB. None of zstd's levels up to 19 needs more than 8, and none of xz's but the last.
+    Small,
+}
+
+impl WindowLimit {
+    /// As a power of two.
+    fn zstd_log(self) -> u32 {
+        match self {
+            WindowLimit::Usual => 27,
+            WindowLimit::Small => 25,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            WindowLimit::Usual => "128 MiB",
+            WindowLimit::Small => "32 MiB",
+        }
+    }
+
+    /// For everything together.
+    fn xz_memory_bytes(self) -> u64 {
+        match self {
+            WindowLimit::Usual => u64::MAX,
+            WindowLimit::Small => 33 << 20,
+        }
+    }
+}
+
 impl Codec {
-    fn new(format: Format, input: Input) -> io::Result<Codec> {
+    fn new(format: Format, window: WindowLimit, input: Input) -> io::Result<Codec> {
         Ok(match format {
             // Like the command-line tools, all of these go on with the next member, stream or frame.
             Format::Gzip => Codec::Gzip(flate2::bufread::MultiGzDecoder::new(input)),
             Format::Bzip2 => Codec::Bzip2(bzip2::bufread::MultiBzDecoder::new(input)),
-            Format::Xz => Codec::Xz(xz2::bufread::XzDecoder::new_multi_decoder(input)),
-            Format::Zstd => Codec::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?)),
+            Format::Xz => {
+                let stream = Stream::new_auto_decoder(window.xz_memory_bytes(), CONCATENATED)?;
+                Codec::Xz(xz2::bufread::XzDecoder::new_stream(input, stream))
+            }
+            Format::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+                decoder.window_log_max(window.zstd_log())?;
+                Codec::Zstd(Box::new(decoder))
+            }
             Format::Lz4 => Codec::Lz4(Lz4Frames::new(input)),
             Format::Snappy => Codec::Snappy(SnappyStream::new(input)),
         })
@@ -96,6 +141,7 @@ enum State {
 /// The reader behind [`Decoder::decode`](super::Decoder::decode) for the formats handled in process.
 pub(super) struct Decompressing {
     format: Format,
+    window: WindowLimit,
     codec: Codec,
     size: SegmentSize,
     state: State,
@@ -104,15 +150,17 @@ pub(super) struct Decompressing {
 impl Decompressing {
     pub(super) fn new(
         format: Format,
+        window: WindowLimit,
         stored: Box<dyn Read + Send>,
     ) -> Result<Decompressing, CodecError> {
         let input = BufReader::with_capacity(INPUT_SIZE_BYTES, Stored::new(stored));
-        let codec = Codec::new(format, input).map_err(|error| CodecError::Codec {
+        let codec = Codec::new(format, window, input).map_err(|error| CodecError::Codec {
             codec: format.name(),
             detail: error.to_string(),
         })?;
         Ok(Decompressing {
             format,
+            window,
             codec,
             size: SegmentSize::default(),
             state: State::Fresh,
@@ -156,9 +204,9 @@ impl Decompressing {
         }
         let codec = self.format.name();
         match error.kind() {
-            io::ErrorKind::OutOfMemory => CodecError::Codec {
+            _ if is_about_memory(&error) => CodecError::Codec {
                 codec,
-                detail: error.to_string(),
+                detail: format!("{error} (it may have {})", self.window.text()),
             },
             io::ErrorKind::UnexpectedEof => CodecError::Damaged {
                 codec,
@@ -171,6 +219,24 @@ impl Decompressing {
         }
         .into_read()
     }
+}
+
+/// Whether there is not enough memory, or more would be needed than is allowed: the file may be good.
+fn is_about_memory(error: &io::Error) -> bool {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return matches!(
+            error,
+            xz2::stream::Error::Mem | xz2::stream::Error::MemLimit
+        );
+    }
+    let zstd_says = |code: ZSTD_ErrorCode| {
+        // The library returns its codes as negative numbers of an unsigned type.
+        let code = (code as usize).wrapping_neg();
+        error.to_string() == zstd_safe::get_error_name(code)
+    };
+    error.kind() == io::ErrorKind::OutOfMemory
+        || zstd_says(ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge)
+        || zstd_says(ZSTD_ErrorCode::ZSTD_error_memory_allocation)
 }
 
 impl Read for Decompressing {

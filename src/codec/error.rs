@@ -99,7 +99,7 @@ impl CodecError {
     }
 
     /// The form in which a reader hands this error out; [`CodecError::from_read`] is the way back.
-    pub(super) fn into_read(self) -> io::Error {
+    pub fn into_read(self) -> io::Error {
         let kind = match self {
             CodecError::ReadSource(original) => return original,
             CodecError::Damaged { .. } => io::ErrorKind::InvalidData,

@@ -28,7 +28,7 @@ mod segment_size;
 mod snappy_stream;
 mod zstd_frame;
 
-pub use decoder::{Decoder, peek_head};
+pub use decoder::{Clear, Decoder, peek_head};
 pub use encoder::Encoder;
 pub use error::CodecError;
 pub use magic::{HEAD_SIZE_BYTES, identify_compression};

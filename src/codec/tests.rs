@@ -18,6 +18,7 @@ mod any_bytes;
 mod commands;
 mod failures;
 mod formats;
+mod memory;
 mod recognition;
 mod zstd_frames;
 

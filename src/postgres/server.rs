@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Rows};
 use super::error::PostgresError;
-use crate::wal::{Lsn, SegmentSize};
+use crate::wal::{Lsn, SegmentSize, TimelineHistory};
 
 /// The state of a server, over an ordinary connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,10 @@ pub fn timeline_history(
     }
     let rows = connection.query(&format!("TIMELINE_HISTORY {timeline}"), &[])?;
     // A byte string, but one of printable characters, so that it comes as it is.
-    Ok(crate::wal::read_history(text(&rows, "content")?))
+    let history = TimelineHistory::parse(timeline, text(&rows, "content")?.as_bytes());
+    let history = history.map_err(|error| PostgresError::Answer(error.to_string()))?;
+    let ancestors = history.ancestors.iter();
+    Ok(ancestors.map(|at| (at.timeline, at.end)).collect())
 }
 
 fn text<'r>(rows: &'r Rows, column: &str) -> Result<&'r str, PostgresError> {

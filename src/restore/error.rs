@@ -166,6 +166,10 @@ impl RestoreError {
                 CodecError::CommandFailed { .. } => {
                     "is the program of the filter installed, and path_prefix right?"
                 }
+                CodecError::Codec { .. } => {
+                    "the file itself may be good, but takes more memory than there is, or than walarch allows: decode it \
+                     by hand (zstd -d --long=31)"
+                }
                 _ => "the file itself may be good: try again when the cause is gone",
             },
             RestoreError::Unreadable { .. } => "check its permissions and its disk",

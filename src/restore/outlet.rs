@@ -107,10 +107,15 @@ pub struct FileOutlet {
     /// Something was written to the temporary file.
     is_used: bool,
     syncs: bool,
+    /// Before the user's mask.
+    mode: u32,
 }
 
 /// As PostgreSQL makes its own files.
-const MODE: u32 = 0o600;
+const PRIVATE: u32 = 0o600;
+
+/// As any program makes its files.
+const ORDINARY: u32 = 0o666;
 
 impl FileOutlet {
     /// A durable file at `goal`, replacing what is there.
@@ -120,6 +125,15 @@ impl FileOutlet {
             temporary: None,
             is_used: false,
             syncs: true,
+            mode: PRIVATE,
+        }
+    }
+
+    /// The same, for others to read as well as far as the user's mask lets them.
+    pub fn ordinary(goal: &Path) -> Self {
+        FileOutlet {
+            mode: ORDINARY,
+            ..FileOutlet::durable(goal)
         }
     }
 
@@ -188,7 +202,7 @@ impl Outlet for FileOutlet {
     fn begin(&mut self) -> io::Result<()> {
         if self.is_used || self.temporary.is_none() {
             self.temporary = None;
-            self.temporary = Some(Temporary::create(self.temporary_path(), MODE)?);
+            self.temporary = Some(Temporary::create(self.temporary_path(), self.mode)?);
             self.is_used = false;
         }
         Ok(())

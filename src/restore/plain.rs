@@ -21,7 +21,7 @@ const PIECES: usize = 4;
 type Stream = Box<dyn Read + Send>;
 
 /// A stored file without its encryption, about to be read.
-pub(super) struct Clear {
+pub(super) struct Opened {
     pub(super) location: String,
     /// Encrypted, and no passphrase is known: whether it can be read shows only at the attempt.
     pub(super) is_locked: bool,
@@ -43,7 +43,7 @@ impl<'a> Plain<'a> {
     pub(super) fn new(
         decoder: &Decoder,
         validation: Option<Validation>,
-        clear: Clear,
+        opened: Opened,
         compression: Option<Compression>,
         fills: bool,
         name: &'a WalName,
@@ -52,13 +52,13 @@ impl<'a> Plain<'a> {
             compression,
             encryption: None,
         };
-        let stream = decoder.decode(clear.stream, &encoding).map_err(|error| {
-            RestoreError::decoding(&clear.location, name, clear.is_locked, error)
+        let stream = decoder.decode(opened.stream, &encoding).map_err(|error| {
+            RestoreError::decoding(&opened.location, name, opened.is_locked, error)
         })?;
         Ok(Plain {
             checked: Checked::new(stream, fills),
-            location: clear.location,
-            is_locked: clear.is_locked,
+            location: opened.location,
+            is_locked: opened.is_locked,
             name,
             validation,
         })

@@ -1,6 +1,6 @@
 //! Which segments a recovery will ask for next.
 
-use crate::wal::{Lsn, SegmentSize, WalKind, WalName, read_history};
+use crate::wal::{Lsn, SegmentSize, TimelineHistory, WalKind, WalName};
 
 /// The way through the timelines that a recovery takes, as far as it is known.
 ///
@@ -14,15 +14,15 @@ pub(super) struct TimelinePath {
 }
 
 impl TimelinePath {
-    /// The path that a history file describes, up to the timeline that it is the history of.
-    pub(super) fn from_history(timeline: u32, text: &str) -> Self {
+    /// The path that a history describes, up to the timeline that it is the history of.
+    pub(super) fn from_history(history: &TimelineHistory) -> Self {
         let mut begin = Lsn(0);
         let mut steps = Vec::new();
-        for (ancestor, end) in read_history(text) {
-            steps.push((ancestor, begin));
-            begin = end;
+        for ancestor in &history.ancestors {
+            steps.push((ancestor.timeline, begin));
+            begin = ancestor.end;
         }
-        steps.push((timeline, begin));
+        steps.push((history.timeline, begin));
         TimelinePath { steps }
     }
 
@@ -58,6 +58,10 @@ impl TimelinePath {
 mod tests {
     use super::*;
 
+    fn path_of(timeline: u32, history: &str) -> TimelinePath {
+        TimelinePath::from_history(&TimelineHistory::parse(timeline, history.as_bytes()).unwrap())
+    }
+
     fn size() -> SegmentSize {
         SegmentSize::new(16 << 20).unwrap()
     }
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn a_branch_is_taken_in_the_segment_in_which_it_begins() {
         // In the middle of segment 4.
-        let path = TimelinePath::from_history(2, "1\t0/4800000\tno reason\n");
+        let path = path_of(2, "1\t0/4800000\tno reason\n");
         assert_eq!(
             ahead(&path, "000000010000000000000002", 3),
             [
@@ -96,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_branch_at_the_end_of_a_segment_begins_with_the_next_one() {
-        let path = TimelinePath::from_history(2, "1\t0/4000000\tno reason\n");
+        let path = path_of(2, "1\t0/4000000\tno reason\n");
         assert_eq!(
             ahead(&path, "000000010000000000000002", 2),
             ["000000010000000000000003", "000000020000000000000004"]
@@ -105,7 +109,7 @@ mod tests {
 
     #[test]
     fn several_branches_in_one_segment_lead_to_the_last_timeline() {
-        let path = TimelinePath::from_history(3, "1\t0/4000100\ta\n2\t0/4000200\tb\n");
+        let path = path_of(3, "1\t0/4000100\ta\n2\t0/4000200\tb\n");
         assert_eq!(
             ahead(&path, "000000010000000000000003", 2),
             ["000000030000000000000004", "000000030000000000000005"]
@@ -114,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_history_of_another_branch_is_not_followed() {
-        let path = TimelinePath::from_history(3, "1\t0/2000000\ta\n");
+        let path = path_of(3, "1\t0/2000000\ta\n");
         assert_eq!(
             ahead(&path, "000000020000000000000004", 1),
             ["000000020000000000000005"]

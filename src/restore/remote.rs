@@ -3,7 +3,7 @@
 use super::checked::Validation;
 use super::delivery::Delivery;
 use super::outlet::FileOutlet;
-use super::plain::{Clear, Plain};
+use super::plain::{Opened, Plain};
 use super::{RestoreError, WalSource};
 use crate::codec::{CodecOptions, Decoder, identify_compression, peek_head};
 use crate::shipping::{BackupHost, RemoteOutput};
@@ -37,20 +37,20 @@ impl WalSource for Remote<'_> {
         let location = format!("{name} from {}", self.host.host);
         let failed = |error| RestoreError::decoding(&location, name, false, error);
         let (head, stream) = peek_head(Box::new(output)).map_err(failed)?;
-        let clear = Clear {
+        let opened = Opened {
             location: location.clone(),
             is_locked: false,
             head,
             stream,
         };
-        let compression = identify_compression(&clear.head, None);
+        let compression = identify_compression(&opened.head, None);
         let validation = Some(Validation {
             system_identifier: self.system_identifier,
         });
         let decoder = Decoder::with_options(CodecOptions::default());
         // Barman sends an incomplete segment as it is.
         let fills = partial && name.kind() == WalKind::Segment;
-        let mut plain = Plain::new(&decoder, validation, clear, compression, fills, name)?;
+        let mut plain = Plain::new(&decoder, validation, opened, compression, fills, name)?;
         plain.pump(&mut Delivery::new(outlet))
     }
 }

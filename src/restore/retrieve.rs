@@ -8,9 +8,9 @@ use super::checked::Validation;
 use super::delivery::Delivery;
 use super::outlet::Outlet;
 use super::places::{Candidate, Places};
-use super::plain::{Clear, HELD_SIZE_BYTES, Plain};
-use crate::codec::{CodecError, Decoder, Encoding, is_encrypted, peek_head};
-use crate::config::{Compression, Encryption};
+use super::plain::{HELD_SIZE_BYTES, Opened, Plain};
+use crate::codec::{CodecError, Decoder};
+use crate::config::Compression;
 use crate::storage::{Recognition, WalStorageStrategy};
 use crate::wal::{WalKind, WalName};
 
@@ -120,24 +120,24 @@ impl Retriever<'_> {
         delivery: &mut Delivery<'_>,
         notice: &mut dyn FnMut(&Notice<'_>),
     ) -> Result<bool, RestoreError> {
-        let Some(mut clear) = self.open(candidate, request.name)? else {
+        let Some(mut opened) = self.open(candidate, request.name)? else {
             return Ok(false);
         };
         notice(&Notice::Sending(&candidate.name));
         let compressions = match &candidate.queued {
-            None => self.decoder.compressions_to_try(&clear.head),
-            Some(_) => vec![self.recognition.of_source(&clear.head)],
+            None => self.decoder.compressions_to_try(&opened.head),
+            Some(_) => vec![self.recognition.of_source(&opened.head)],
         };
         let mut attempts = compressions.into_iter().peekable();
         while let Some(compression) = attempts.next() {
-            match self.convert(clear, compression, candidate, request, delivery) {
+            match self.convert(opened, compression, candidate, request, delivery) {
                 Err(RestoreError::Damaged { .. })
                     if attempts.peek().is_some() && !delivery.is_spoiled =>
                 {
                     let Some(again) = self.open(candidate, request.name)? else {
                         return Ok(false);
                     };
-                    clear = again;
+                    opened = again;
                 }
                 outcome => return outcome,
             }
@@ -145,40 +145,27 @@ impl Retriever<'_> {
         Ok(false)
     }
 
-    fn open(&self, candidate: &Candidate, name: &WalName) -> Result<Option<Clear>, RestoreError> {
+    fn open(&self, candidate: &Candidate, name: &WalName) -> Result<Option<Opened>, RestoreError> {
         let Some(found) = self.places().open(candidate)? else {
             return Ok(None);
         };
         let location = found.location;
-        let failed = |is_locked: bool, error: CodecError| {
-            RestoreError::decoding(&location, name, is_locked, error)
-        };
-        let (mut head, mut stream) =
-            peek_head(found.stored).map_err(|error| failed(false, error))?;
-        let is_encrypted = is_encrypted(&head);
-        let is_locked = is_encrypted && !self.decoder.can_decrypt();
-        if is_encrypted {
-            let encoding = Encoding {
-                compression: None,
-                encryption: Some(Encryption::Gpg),
-            };
-            (head, stream) = self
-                .decoder
-                .decode(stream, &encoding)
-                .and_then(peek_head)
-                .map_err(|error| failed(is_locked, error))?;
-        }
-        Ok(Some(Clear {
+        let without_passphrase = !self.decoder.can_decrypt();
+        let clear = self
+            .decoder
+            .clear(found.stored)
+            .map_err(|error| RestoreError::decoding(&location, name, without_passphrase, error))?;
+        Ok(Some(Opened {
             location,
-            is_locked,
-            head,
-            stream,
+            is_locked: clear.was_encrypted && without_passphrase,
+            head: clear.head,
+            stream: clear.stream,
         }))
     }
 
     fn plain<'n>(
         &self,
-        clear: Clear,
+        opened: Opened,
         compression: Option<Compression>,
         candidate: &Candidate,
         request: &Request<'n>,
@@ -186,19 +173,26 @@ impl Retriever<'_> {
         let fills =
             candidate.name.kind() == WalKind::Partial && request.name.kind() == WalKind::Segment;
         let (decoder, validation) = (self.decoder, self.validation);
-        Plain::new(decoder, validation, clear, compression, fills, request.name)
+        Plain::new(
+            decoder,
+            validation,
+            opened,
+            compression,
+            fills,
+            request.name,
+        )
     }
 
     /// False when the file has vanished.
     fn convert(
         &self,
-        clear: Clear,
+        opened: Opened,
         compression: Option<Compression>,
         candidate: &Candidate,
         request: &Request<'_>,
         delivery: &mut Delivery<'_>,
     ) -> Result<bool, RestoreError> {
-        let mut plain = self.plain(clear, compression, candidate, request)?;
+        let mut plain = self.plain(opened, compression, candidate, request)?;
         match request.form {
             Form::Compressed(wanted) if compression != Some(wanted) => {
                 self.recompress(plain, wanted, compression, candidate, request, delivery)

@@ -16,7 +16,8 @@ use super::outlet::{FileOutlet, Outlet};
 use super::plan::TimelinePath;
 use crate::durable::{self, LockFile, Wait, lock_holder};
 use crate::wal::{
-    LONG_HEADER_SIZE_BYTES, LongPageHeader, SegmentSize, WalKind, WalName, find_fault,
+    LONG_HEADER_SIZE_BYTES, LongPageHeader, SegmentSize, TimelineHistory, WalKind, WalName,
+    find_fault,
 };
 
 /// What was fetched longer ago is fetched again: the archive may be another one by now.
@@ -174,8 +175,12 @@ impl Spool {
         let Some(youngest) = names.pop() else {
             return Ok(TimelinePath::default());
         };
-        let text = fs::read_to_string(self.path(youngest.as_str()))?;
-        Ok(TimelinePath::from_history(youngest.timeline(), &text))
+        let content = fs::read(self.path(youngest.as_str()))?;
+        let history = TimelineHistory::parse(youngest.timeline(), &content);
+        Ok(history.map_or_else(
+            |_| TimelinePath::default(),
+            |history| TimelinePath::from_history(&history),
+        ))
     }
 
     /// The spooled segments.

@@ -89,7 +89,8 @@ impl Inbox {
                 .lock_directory
                 .join(format!(".{}-put-wal.lock", server.name)),
             judge: Judge {
-                decoder: Decoder::new(server),
+                // What waits in `incoming` was made by others, too.
+                decoder: Decoder::new(server).sparing(),
                 recognition: Recognition::new(server),
                 validation,
             },

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::codec::CodecError;
 use crate::wal::WalFault;
 
 /// Why a WAL file was not received. Nothing that was there before has been changed.
@@ -111,6 +112,9 @@ impl ReceiveError {
             ReceiveError::Different { .. } => {
                 "two clusters may be archiving to the same server; nothing was overwritten"
             }
+            ReceiveError::System { source, .. } if is_about_decoding(source) => {
+                "let archive-wal take the file that waits there, then try again"
+            }
             _ => return None,
         })
     }
@@ -126,6 +130,12 @@ impl ReceiveError {
             source,
         }
     }
+}
+
+/// Whether a decoder gave up although the bytes may be good: it would need too much memory.
+fn is_about_decoding(error: &io::Error) -> bool {
+    let codec = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(codec, Some(CodecError::Codec { .. }))
 }
 
 /// The type as Barman prints it.

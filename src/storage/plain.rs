@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use super::{Contents, StoredWal, WalStorageStrategy};
 use crate::catalog::{Catalog, CatalogError};
-use crate::codec::{CodecError, Decoder, Encoding, peek_head};
-use crate::config::{Compression, Encryption};
+use crate::codec::{CodecError, Decoder, Encoding};
+use crate::config::Compression;
 use crate::wal::{
     InvalidHistory, LONG_HEADER_SIZE_BYTES, LongPageHeader, SegmentSize, TimelineHistory, WalKind,
     WalName,
@@ -108,16 +108,9 @@ impl PlainWal<'_> {
     /// How the file may be compressed, best guess first, and its bytes without any encryption.
     fn open(&self, stored: &StoredWal) -> Result<(Guesses, Box<dyn Read + Send>), CodecError> {
         let opened = self.storage.open(stored);
-        let mut stream = opened.map_err(|error| CodecError::ReadSource(error.source))?;
-        if stored.info.encryption.is_some() {
-            let encoding = Encoding {
-                compression: None,
-                encryption: Some(Encryption::Gpg),
-            };
-            stream = self.decoder.decode(stream, &encoding)?;
-        }
-        let (head, stream) = peek_head(stream)?;
-        Ok((self.decoder.compressions_to_try(&head), stream))
+        let stored = opened.map_err(|error| CodecError::ReadSource(error.source))?;
+        let clear = self.decoder.clear(stored)?;
+        Ok((self.decoder.compressions_to_try(&clear.head), clear.stream))
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Ancestor {
 /// Why PostgreSQL would not understand a history file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHistory {
-    /// The file is not text.
+    /// The file is not text: it has zero bytes in it.
     #[error("it is not text")]
     NotText,
     /// No line names an ancestor.
@@ -52,9 +52,13 @@ impl TimelineHistory {
     /// Reads the content of the history file of `timeline`.
     ///
     /// Comments (`#`) and empty lines are passed over. Timelines must increase and stay below
-    /// `timeline`, as PostgreSQL demands.
+    /// `timeline`, as PostgreSQL demands. The reason at the end of a line is in any encoding: the name of a restore point
+    /// is in that of the database where it was created.
     pub fn parse(timeline: u32, content: &[u8]) -> Result<Self, InvalidHistory> {
-        let text = str::from_utf8(content).map_err(|_| InvalidHistory::NotText)?;
+        if content.contains(&0) {
+            return Err(InvalidHistory::NotText);
+        }
+        let text = String::from_utf8_lossy(content);
         let mut ancestors: Vec<Ancestor> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
@@ -82,15 +86,6 @@ impl TimelineHistory {
             ancestors,
         })
     }
-}
-
-/// The timelines that a history file lists, oldest first, each with the position at which the next
-/// one branched off. Lines that say something else are passed over.
-pub fn read_history(text: &str) -> Vec<(u32, Lsn)> {
-    let ancestors = text.lines().filter_map(ancestor);
-    ancestors
-        .map(|ancestor| (ancestor.timeline, ancestor.end))
-        .collect()
 }
 
 fn ancestor(line: &str) -> Option<Ancestor> {
@@ -127,6 +122,12 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_may_be_in_any_encoding() {
+        let history = TimelineHistory::parse(2, b"1\t0/1\tat restore point \"B\xFCro\"\n");
+        assert_eq!(history.unwrap().ancestors.len(), 1);
+    }
+
+    #[test]
     fn what_postgresql_refuses_is_refused() {
         let parse = |text: &str| TimelineHistory::parse(3, text.as_bytes());
         assert_eq!(parse(""), Err(InvalidHistory::Empty));
@@ -147,10 +148,7 @@ mod tests {
                 Err(InvalidHistory::Order { number: 2, .. })
             ));
         }
-        assert_eq!(
-            TimelineHistory::parse(3, b"1\t0/1\t\xFF"),
-            Err(InvalidHistory::NotText)
-        );
+        assert_eq!(parse("1\t0/1\t\0"), Err(InvalidHistory::NotText));
     }
 
     proptest! {

@@ -12,7 +12,7 @@ mod range;
 
 pub use continuity::{Coverage, Gap};
 pub use fault::{WalFault, find_fault, find_fault_of_plain};
-pub use history::{Ancestor, InvalidHistory, TimelineHistory, read_history};
+pub use history::{Ancestor, InvalidHistory, TimelineHistory};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
 pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};

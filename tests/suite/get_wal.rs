@@ -1,12 +1,15 @@
 //! `get-wal`: what is delivered, from where, in which form; and what is not.
 
+mod damage;
+mod encrypted;
+
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::support::cluster::real_wal;
 use crate::support::decode::filter;
-use crate::support::home::{Home, names, put};
+use crate::support::home::{Home, mode, names, put};
 use crate::support::tool::{Barman, Tool, Walarch, in_home};
 use crate::support::wal::{self, Filler, MIB, Segment};
 
@@ -131,6 +134,9 @@ fn a_directory_gets_the_file_under_its_name_and_nothing_else() {
         );
         assert_eq!(names(goal.path()), [FIRST]);
         assert!(fs::read(goal.path().join(FIRST)).unwrap() == segment(1));
+        let ordinary = goal.path().join("ordinary");
+        fs::write(&ordinary, "").unwrap();
+        assert_eq!(mode(&goal.path().join(FIRST)), mode(&ordinary));
     }
 }
 
@@ -363,285 +369,11 @@ fn a_list_of_names_goes_on_into_the_next_log_and_stops_at_a_gap() {
     }
 }
 
-/// Changes the stored bytes of an archived file.
-fn damage(home: &Home, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = fs::read(home.archived(name)).unwrap();
-    change(&mut bytes);
-    fs::write(home.archived(name), bytes).unwrap();
-}
-
-/// Nothing at all comes out, to a stream or into a directory, and the exit code is that of damage.
-#[track_caller]
-fn assert_refused(home: &Home, name: &str, text: &str) {
-    for options in [&[][..], &["-z"], &["--keep-compression"]] {
-        let got = get(Walarch, home, &[options, &["main", name]].concat());
-        assert_eq!(
-            (got.code, got.stdout.len()),
-            (4, 0),
-            "{options:?}: {}",
-            got.stderr
-        );
-        assert!(got.stderr.starts_with("ERROR: "), "{}", got.stderr);
-        assert!(got.stderr.contains("\nHINT: "), "{}", got.stderr);
-        assert!(got.stderr.contains(text), "{}", got.stderr);
-    }
-    let goal = tempfile::tempdir().unwrap();
-    let got = get(
-        Walarch,
-        home,
-        &["-o", goal.path().to_str().unwrap(), "main", name],
-    );
-    assert_eq!(got.code, 4);
-    assert_eq!(names(goal.path()), [""; 0]);
-}
-
-#[test]
-fn nothing_of_a_file_that_was_cut_is_delivered() {
-    for codec in CODECS {
-        let home = stored_by(codec);
-        let whole = fs::read(home.archived(FIRST)).unwrap().len();
-        for keep in [whole - 1, 5000, 9, 1, 0] {
-            damage(&home, FIRST, |bytes| bytes.truncate(keep));
-            assert_refused(&home, FIRST, FIRST);
-        }
-    }
-}
-
-#[test]
-fn nothing_of_a_file_whose_checksum_does_not_fit_is_delivered() {
-    for codec in ["gzip", "bzip2", "xz", "zstd", "lz4", "snappy"] {
-        let home = stored_by(codec);
-        damage(&home, FIRST, |bytes| {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-        });
-        assert_refused(&home, FIRST, "damaged");
-    }
-}
-
-#[test]
-fn a_file_that_is_not_what_its_name_says_is_not_delivered() {
-    for codec in ["none", "zstd"] {
-        let home = stored_by(codec);
-        fs::rename(home.archived(FIRST), home.archived(SECOND)).unwrap();
-        assert_refused(&home, SECOND, "position");
-        let home = home.walarch_toml("[walarch]\nvalidate_wal = false\n");
-        assert!(get(Walarch, &home, &["main", SECOND]).stdout == segment(1));
-    }
-    let home = stored_by("none");
-    let identity = r#"{"systemid": "42", "version": "15"}"#;
-    fs::write(home.barman_home().join("main/identity.json"), identity).unwrap();
-    assert_refused(&home, FIRST, "system");
-}
-
-#[test]
-fn an_empty_file_is_no_file() {
-    let home = stored_by("none");
-    fs::write(home.archived("00000002.history"), "").unwrap();
-    assert_refused(&home, "00000002.history", "empty");
-}
-
-#[test]
-fn a_good_copy_in_the_next_place_is_delivered_in_place_of_a_damaged_one() {
-    let home = stored_by("zstd");
-    damage(&home, FIRST, |bytes| bytes.truncate(bytes.len() / 2));
-    put(&home.incoming(), FIRST, &segment(1));
-    let got = get(Walarch, &home, &["main", FIRST]);
-    assert_eq!((got.code, got.stderr.as_str()), (0, ""));
-    assert!(got.stdout == segment(1));
-    assert!(home.log().contains("is damaged"), "{}", home.log());
-}
-
-#[test]
-fn of_a_large_damaged_segment_the_end_stays_behind() {
-    let home = Home::with(&[("compression", "zstd")]);
-    let large = Segment::of_size(64 * MIB, 1).filler(Filler::Records);
-    put(&home.incoming(), &large.name(), &large.bytes());
-    home.archive().exits(0);
-    let got = get(Walarch, &home, &["main", &large.name()]);
-    assert!(got.code == 0 && got.stdout == large.bytes());
-    let packed = get(Walarch, &home, &["-z", "main", &large.name()]);
-    assert!(filter(&home, "gzip", &["-dc"], packed.stdout) == large.bytes());
-    damage(&home, &large.name(), |bytes| {
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-    });
-    let got = get(Walarch, &home, &["main", &large.name()]);
-    assert_eq!(got.code, 4, "{}", got.stderr);
-    assert!(got.stdout.len() as u64 <= 56 * MIB);
-    // Where everything is read before anything is sent, nothing gets out at all.
-    assert_eq!(
-        get(Walarch, &home, &["-z", "main", &large.name()]).stdout,
-        b""
-    );
-}
-
 const GPG: [(&str, &str); 3] = [
     ("encryption", "gpg"),
     ("encryption_key_id", "barman@example.com"),
     ("compression", "gzip"),
 ];
-
-fn encrypted(options: &[(&str, &str)]) -> Home {
-    let home = Home::with(&[&GPG, options].concat()).gpg_key();
-    home.incoming_segments([1]);
-    home.archive().exits(0);
-    home
-}
-
-#[test]
-fn encrypted_files_are_delivered_and_the_passphrase_is_seen_nowhere() {
-    let home = encrypted(&[("encryption_passphrase_command", "{root}/secret")]);
-    home.script("secret", "echo secret");
-    let got = get(Walarch, &home, &["main", FIRST]);
-    assert_eq!((got.code, got.stderr.as_str()), (0, ""));
-    assert!(got.stdout == segment(1));
-    assert_eq!(got, get(Barman, &home, &["main", FIRST]));
-    let kept = get(Walarch, &home, &["--keep-compression", "main", FIRST]);
-    assert!(filter(&home, "gzip", &["-dc"], kept.stdout) == segment(1));
-    // All system calls of all processes: neither arguments nor files hold it.
-    let trace = home.root().join("trace");
-    let mut strace = in_home(Command::new("strace"), &home);
-    let status = strace
-        .args([
-            "-f",
-            "-qq",
-            "-s",
-            "100",
-            "-e",
-            "trace=execve,open,openat,creat",
-            "-o",
-        ])
-        .args([&trace, &Walarch.program()])
-        .arg("-c")
-        .arg(home.config_file())
-        .args([
-            "-d",
-            "get-wal",
-            "-o",
-            home.root().to_str().unwrap(),
-            "main",
-            FIRST,
-        ])
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let calls = fs::read_to_string(&trace).unwrap();
-    let calls: Vec<_> = calls
-        .lines()
-        .filter(|call| !call.contains("/secret\""))
-        .collect();
-    assert!(calls.iter().any(|call| call.contains("gpg")));
-    assert!(
-        !calls.iter().any(|call| call.contains("secret")),
-        "{calls:#?}"
-    );
-    assert!(!home.log().contains("secret"));
-}
-
-#[test]
-fn what_cannot_be_decrypted_is_told_from_what_is_not_there() {
-    let home = encrypted(&[("encryption_passphrase_command", "echo wrong")]);
-    assert_refused(&home, FIRST, "cannot decrypt");
-    let home = encrypted(&[]);
-    assert_refused(
-        &home,
-        FIRST,
-        "no 'encryption_passphrase_command' is configured",
-    );
-    let home = encrypted(&[("encryption_passphrase_command", "exit 3")]);
-    let got = get(Walarch, &home, &["main", FIRST]);
-    assert_eq!((got.code, got.stdout.len()), (5, 0), "{}", got.stderr);
-    let home = encrypted(&[("encryption_passphrase_command", "echo secret")]);
-    damage(&home, FIRST, |bytes| {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-    });
-    assert_refused(&home, FIRST, FIRST);
-}
-
-#[test]
-fn a_key_without_a_passphrase_needs_no_command() {
-    let home = Home::with(&GPG).gpg_key_with_passphrase("");
-    home.incoming_segments([1]);
-    home.archive().exits(0);
-    let got = get(Walarch, &home, &["main", FIRST]);
-    assert!(got.code == 0 && got.stdout == segment(1), "{}", got.stderr);
-}
-
-#[test]
-fn a_missing_decoder_is_a_matter_of_configuration() {
-    let home = Home::with(&[
-        ("compression", "custom"),
-        ("custom_compression_filter", "base64 -w 0"),
-        ("custom_decompression_filter", "base64 -d"),
-    ]);
-    home.incoming_segments([1]);
-    home.archive().exits(0);
-    assert!(get(Walarch, &home, &["main", FIRST]).stdout == segment(1));
-    let text = fs::read_to_string(home.config_file()).unwrap();
-    home.write_config_text(&text.replace("base64 -d", "/nonexistent/filter"));
-    let got = get(Walarch, &home, &["main", FIRST]);
-    assert_eq!((got.code, got.stdout.len()), (5, 0), "{}", got.stderr);
-    assert!(got.stderr.contains("/nonexistent/filter"), "{}", got.stderr);
-}
-
-#[test]
-fn from_a_file_a_damaged_segment_is_taken_back() {
-    let home = Home::with(&[("compression", "zstd")]);
-    let large = Segment::of_size(32 * MIB, 1);
-    put(&home.incoming(), &large.name(), &large.bytes());
-    home.archive().exits(0);
-    let goal = home.root().join("goal");
-    let redirected = |operator: &str| {
-        let script = format!("exec \"$0\" \"$@\" {operator} {}", goal.display());
-        let walarch = Walarch.command(&home, &["get-wal", "main", &large.name()]);
-        let mut command = in_home(Command::new("sh"), &home);
-        command.args(["-c", &script]).arg(walarch.get_program());
-        got(command.args(walarch.get_args())).code
-    };
-    assert_eq!(redirected(">"), 0);
-    assert!(fs::read(&goal).unwrap() == large.bytes());
-    damage(&home, &large.name(), |bytes| {
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-    });
-    assert_eq!(redirected(">"), 4);
-    assert_eq!(fs::read(&goal).unwrap(), b"");
-    // What was there before stays.
-    fs::write(&goal, "before").unwrap();
-    assert_eq!(redirected(">>"), 4);
-    assert!(fs::read(&goal).unwrap().starts_with(b"before"));
-    // A good copy in the next place begins where the damaged one began.
-    put(&home.incoming(), &large.name(), &large.bytes());
-    assert_eq!(redirected(">"), 0);
-    assert!(fs::read(&goal).unwrap() == large.bytes());
-}
-
-#[test]
-fn a_reader_that_goes_away_is_not_success() {
-    let home = stored_by("zstd");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut command = Walarch.command(&home, &["get-wal", "main", FIRST]);
-    let output = command
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"));
-}
-
-#[test]
-fn a_full_disk_is_not_success() {
-    let home = stored_by("zstd");
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut command = Walarch.command(&home, &["get-wal", "main", FIRST]);
-    let output = command.stdin(Stdio::null()).stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
-}
 
 #[test]
 fn inactive_servers_give_their_wal_back_too() {
@@ -672,4 +404,36 @@ fn many_segments_can_be_asked_for_while_they_are_archived() {
     }
     assert!(archiver.unwrap().wait().unwrap().success());
     std::io::stdout().flush().unwrap();
+}
+
+/// Changes the stored bytes of an archived file.
+fn damage(home: &Home, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(home.archived(name)).unwrap();
+    change(&mut bytes);
+    fs::write(home.archived(name), bytes).unwrap();
+}
+
+/// Nothing at all comes out, to a stream or into a directory, and the exit code is that of damage.
+#[track_caller]
+fn assert_refused(home: &Home, name: &str, text: &str) {
+    for options in [&[][..], &["-z"], &["--keep-compression"]] {
+        let got = get(Walarch, home, &[options, &["main", name]].concat());
+        assert_eq!(
+            (got.code, got.stdout.len()),
+            (4, 0),
+            "{options:?}: {}",
+            got.stderr
+        );
+        assert!(got.stderr.starts_with("ERROR: "), "{}", got.stderr);
+        assert!(got.stderr.contains("\nHINT: "), "{}", got.stderr);
+        assert!(got.stderr.contains(text), "{}", got.stderr);
+    }
+    let goal = tempfile::tempdir().unwrap();
+    let got = get(
+        Walarch,
+        home,
+        &["-o", goal.path().to_str().unwrap(), "main", name],
+    );
+    assert_eq!(got.code, 4);
+    assert_eq!(names(goal.path()), [""; 0]);
 }

@@ -106,6 +106,12 @@ fn every_file_is_listed_with_what_is_known_of_it() {
     assert!(lines[10].ends_with("no gaps"), "{}", run.stdout);
 
     let answer = json_of(&home, &["list-wals", "main"], 0);
+    // The option may come behind the command, too.
+    let behind = home.run(&["list-wals", "main", "-f", "json"]).exits(0);
+    assert_eq!(
+        serde_json::from_str::<Value>(&behind.stdout).unwrap(),
+        answer
+    );
     let wals = answer["main"]["wals"].as_array().unwrap();
     assert_eq!((wals.len(), &answer["main"]["files"]), (9, &json!(9)));
     let stored = home.archived(&name(1)).metadata().unwrap().len();
@@ -417,6 +423,30 @@ fn what_is_missing_is_found() {
     fs::remove_file(home.archived("00000002.history")).unwrap();
     home.run(&["rebuild-xlogdb", "main"]).exits(0);
     assert_eq!(problems(&home, &[]), pairs(&[("no_history", "")]));
+}
+
+#[test]
+fn of_very_many_absent_files_those_without_a_name_are_counted() {
+    let home = home_with_an_archive(&[]);
+    let mut lines = fs::read_to_string(home.xlogdb_file()).unwrap();
+    for number in 0..10_002 {
+        writeln!(lines, "00000009{number:016X}\t16777216\t1.0\tNone").unwrap();
+    }
+    fs::write(home.xlogdb_file(), lines).unwrap();
+    let run = verify(&home, &[]).exits(1);
+    let said = |text: &str| {
+        run.stderr
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
+    };
+    assert_eq!(
+        said("xlogdb lists it, but it is not in the archive"),
+        10_000
+    );
+    let more = "xlogdb lists 2 more that are not in the archive; their names are not shown";
+    assert_eq!(said(more), 1, "{}", run.stderr);
+    assert!(run.stdout.contains(": 10002 problems"), "{}", run.stdout);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `put-wal`: a tar stream becomes a durable file in `incoming`, or an error and nothing.
 
+mod existing;
+
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -291,136 +293,6 @@ fn a_broken_stream_leaves_nothing_wherever_it_breaks() {
     let home = Home::new();
     receive(&home, &whole[..needed]).exits(0);
     assert_holds(&home, &name, &text);
-}
-
-#[test]
-fn the_same_file_once_more_is_a_success_that_changes_nothing() {
-    for tool in BOTH {
-        let home = Home::new();
-        let path = put(&home.incoming(), FIRST, &first());
-        let inode = path.metadata().unwrap().ino();
-        let run = tool.run_with_input(&home, &PUT, &stream(FIRST, &first()));
-        assert_eq!(run.exits(0).stderr, "");
-        assert_holds(&home, FIRST, &first());
-        assert_eq!(path.metadata().unwrap().ino(), inode);
-        let arguments = ["-d", "put-wal", "main"];
-        let run = tool.run_with_input(&home, &arguments, &stream(FIRST, &first()));
-        let expected = format!(
-            "Duplicate Files with Identical Checksums. File {FIRST} already exists on server main, \
-             and the checksums are identical. Skipping the file."
-        );
-        assert!(run.exits(0).stderr.contains(&expected));
-    }
-}
-
-#[test]
-fn the_same_wal_in_another_form_is_the_same() {
-    let home = Home::new();
-    put(&home.incoming(), FIRST, &gzipped(&first()));
-    receive(&home, &stream(FIRST, &first())).exits(0);
-    assert_holds(&home, FIRST, &gzipped(&first()));
-    let home = Home::new();
-    put(&home.incoming(), FIRST, &first());
-    receive(&home, &stream(FIRST, &gzipped(&first()))).exits(0);
-    assert_holds(&home, FIRST, &first());
-}
-
-#[test]
-fn what_a_crash_cut_short_gives_way_to_the_good_copy() {
-    for (good, length) in [
-        (first(), 0),
-        (first(), 1),
-        (first(), 4096),
-        (first(), first().len() - 1),
-        (gzipped(&first()), 1000),
-    ] {
-        let home = Home::new();
-        put(&home.incoming(), FIRST, &good[..length]);
-        receive(&home, &stream(FIRST, &good)).exits(0);
-        assert_holds(&home, FIRST, &good);
-        assert_empty(&home.errors());
-    }
-    let home = Home::new();
-    let (name, text) = wal::history(3);
-    put(&home.incoming(), &name, &text[..10]);
-    receive(&home, &stream(&name, &text)).exits(0);
-    assert_holds(&home, &name, &text);
-}
-
-#[test]
-fn a_damaged_file_gives_way_and_is_set_aside() {
-    let mut torn = first();
-    torn[..8192].fill(0);
-    let mut cut = gzipped(&Segment::small(1).seed(7).bytes());
-    cut.truncate(10_000);
-    let elsewhere = Segment::small(2).bytes();
-    let short = Segment::small(1).seed(7).bytes()[..9000].to_vec();
-    for damaged in [torn, cut, elsewhere, short, vec![0; 1 << 20]] {
-        for good in [first(), gzipped(&first())] {
-            let home = Home::new();
-            put(&home.incoming(), FIRST, &damaged);
-            receive(&home, &stream(FIRST, &good)).exits(0);
-            assert_holds(&home, FIRST, &good);
-            let set_aside = names(&home.errors());
-            assert_eq!(set_aside.len(), 1);
-            assert!(set_aside[0].ends_with(".invalid"), "{set_aside:?}");
-            assert!(fs::read(home.errors().join(&set_aside[0])).unwrap() == damaged);
-            assert!(home.log().contains("replaced a damaged file"));
-        }
-    }
-}
-
-#[test]
-fn other_good_content_is_an_error_and_nothing_is_overwritten() {
-    let other = Segment::small(1).seed(9).bytes();
-    for (existing, sent) in [
-        (other.clone(), first()),
-        (gzipped(&other), first()),
-        (other, gzipped(&first())),
-        // What arrives is the beginning of what is there.
-        (
-            b"1\t0/1\tfirst\n2\t0/2\tsecond\n".to_vec(),
-            b"1\t0/1\tfirst\n".to_vec(),
-        ),
-    ] {
-        let home = Home::new();
-        let name = if sent.len() < 100 {
-            "00000003.history"
-        } else {
-            FIRST
-        };
-        put(&home.incoming(), name, &existing);
-        let run = receive(&home, &stream(name, &sent)).exits(1);
-        let expected = format!(
-            "Duplicate Files Detected with Mismatched Checksums. {} already exists with checksum {}, but \
-             the checksum of the incoming file is {} in put-wal for server 'main'\nHINT: ",
-            home.incoming().join(name).display(),
-            sha256(&existing),
-            sha256(&sent)
-        );
-        assert!(run.stderr.contains(&expected), "{}", run.stderr);
-        assert_holds(&home, name, &existing);
-        assert_empty(&home.errors());
-    }
-}
-
-#[test]
-fn a_damaged_arrival_condemns_nothing() {
-    let home = Home::new();
-    put(&home.incoming(), FIRST, &first());
-    let mut damaged = gzipped(&first());
-    damaged.truncate(10_000);
-    receive(&home, &stream(FIRST, &damaged)).exits(1);
-    assert_holds(&home, FIRST, &first());
-}
-
-#[test]
-fn what_is_no_regular_file_is_not_replaced() {
-    let home = Home::new();
-    fs::create_dir(home.incoming().join(FIRST)).unwrap();
-    let run = receive(&home, &stream(FIRST, &first())).exits(1);
-    assert!(run.stderr.contains("not a regular file"), "{}", run.stderr);
-    assert_eq!(names(&home.incoming()), [FIRST]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use crate::support::home::{Home, names};
+use crate::support::sshd::{HOST, Sshd};
 use crate::support::tool::{Run, Walarch, wait_for};
 use crate::support::trace::{CHANGING, Call, traced};
 use crate::support::wal::Segment;
@@ -16,7 +17,9 @@ const EFFECTS: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
 /// A home in whose root folder the file is delivered to `goal`, by this command.
 struct Scenario {
     home: Home,
-    arguments: fn(root: &str) -> Vec<String>,
+    arguments: Box<dyn Fn(&str) -> Vec<String>>,
+    /// The backup host, if the file comes from one: the home, in which nothing is struck.
+    sshd: Option<Sshd>,
     goal: &'static str,
     /// Whether the file waits in the spool already.
     is_spooled: bool,
@@ -49,7 +52,12 @@ impl Scenario {
     fn run(&self, home: &Home, options: &[String]) -> (Run, Vec<Call>) {
         let arguments = (self.arguments)(home.root().to_str().unwrap());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        traced(Walarch, home, &arguments, options)
+        let mut options = options.to_vec();
+        if let Some(sshd) = &self.sshd {
+            let path = format!("PATH={}:/usr/bin:/bin", sshd.client().display());
+            options.extend(["-E".to_owned(), path]);
+        }
+        traced(Walarch, home, &arguments, &options)
     }
 
     /// The calls of an undisturbed run that change something outside the archive, as system call and how-manieth of
@@ -167,12 +175,13 @@ fn local(root: &str, options: &[&str], goal: &str) -> Vec<String> {
 fn no_fault_makes_get_wal_deliver_half_a_file() {
     let scenario = Scenario {
         home: home(),
-        arguments: |root| {
+        arguments: Box::new(|root| {
             let directory = format!("{root}/data/pg_wal");
             ["get-wal", "-o", &directory, "main", SECOND]
                 .map(str::to_owned)
                 .to_vec()
-        },
+        }),
+        sshd: None,
         goal: "data/pg_wal/000000010000000000000002",
         is_spooled: false,
     };
@@ -185,14 +194,16 @@ fn no_fault_makes_get_wal_deliver_half_a_file() {
 fn no_fault_makes_wal_restore_deliver_half_a_file() {
     Scenario {
         home: home(),
-        arguments: |root| local(root, &[], "data/pg_wal/RECOVERYXLOG"),
+        arguments: Box::new(|root| local(root, &[], "data/pg_wal/RECOVERYXLOG")),
+        sshd: None,
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: false,
     }
     .sweep();
     Scenario {
         home: home(),
-        arguments: |root| local(root, &[], "data/pg_wal/by-hand"),
+        arguments: Box::new(|root| local(root, &[], "data/pg_wal/by-hand")),
+        sshd: None,
         goal: "data/pg_wal/by-hand",
         is_spooled: false,
     }
@@ -203,7 +214,41 @@ fn no_fault_makes_wal_restore_deliver_half_a_file() {
 fn no_fault_in_fetching_ahead_harms_what_is_delivered() {
     Scenario {
         home: home(),
-        arguments: |root| local(root, &["-p", "2"], "data/pg_wal/RECOVERYXLOG"),
+        arguments: Box::new(|root| local(root, &["-p", "2"], "data/pg_wal/RECOVERYXLOG")),
+        sshd: None,
+        goal: "data/pg_wal/RECOVERYXLOG",
+        is_spooled: false,
+    }
+    .sweep();
+}
+
+/// Through ssh, which may be struck as well: it is a child of the client.
+#[test]
+fn no_fault_makes_the_client_behind_ssh_deliver_half_a_file() {
+    let home = home();
+    let sshd = Sshd::start(&home, Walarch);
+    let user = sshd.user();
+    Scenario {
+        home,
+        arguments: Box::new(move |root| {
+            let spool = format!("{root}/spool");
+            let goal = format!("{root}/data/pg_wal/RECOVERYXLOG");
+            let words = [
+                "-U",
+                &user,
+                "-p",
+                "2",
+                "--spool-dir",
+                &spool,
+                HOST,
+                "main",
+                SECOND,
+                &goal,
+            ];
+            let words = [&["wal-restore"][..], &words].concat();
+            words.into_iter().map(str::to_owned).collect()
+        }),
+        sshd: Some(sshd),
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: false,
     }
@@ -238,7 +283,8 @@ fn fill_spool(home: &Home) {
 fn no_fault_makes_the_spool_deliver_half_a_file() {
     let scenario = Scenario {
         home: home(),
-        arguments: |root| local(root, &["-p", "2"], "data/pg_wal/RECOVERYXLOG"),
+        arguments: Box::new(|root| local(root, &["-p", "2"], "data/pg_wal/RECOVERYXLOG")),
+        sshd: None,
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: true,
     };

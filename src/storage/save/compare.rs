@@ -1,11 +1,11 @@
 //! Whether an archived file and a source hold the same WAL.
 
-use std::io::{self, Cursor, Read, Seek};
+use std::io::{self, Read, Seek};
 
 use super::prepare::{Opened, open_as};
 use super::{SaveError, Validation, WalFile, source_error};
-use crate::codec::{CodecError, Decoder, Encoding, HEAD_SIZE_BYTES};
-use crate::config::{Compression, Encryption};
+use crate::codec::{CodecError, Decoder, Encoding};
+use crate::config::Compression;
 use crate::storage::{Recognition, Source, StoredWal, WalStorageStrategy};
 use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, find_fault};
 
@@ -85,7 +85,7 @@ impl Comparison<'_> {
         let again = from_start(source).map_err(|side| match side {
             Side::Archived(error) | Side::Source(error) => error,
         })?;
-        let mut plain_source = self.decode(again, source.carried, None)?;
+        let mut plain_source = self.decode(again, source.carried)?;
         let (mut a, mut b) = (Vec::new(), Vec::new());
         let mut difference = None;
         loop {
@@ -150,7 +150,7 @@ impl Comparison<'_> {
             return Ok(Likeness::Same);
         }
         let archived = self.plain(stored).map_err(Side::Archived)?;
-        let plain_source = match self.decode(from_start(source)?, source.carried, None) {
+        let plain_source = match self.decode(from_start(source)?, source.carried) {
             Ok(plain_source) => plain_source,
             Err(error) => return Err(Side::Source(error)),
         };
@@ -190,31 +190,19 @@ impl Comparison<'_> {
 
     /// The archived file without its encryption, if it has any, and its compression.
     fn plain(&self, stored: &StoredWal) -> io::Result<Stream> {
-        let mut stream = self.stored_form(stored)?;
-        if stored.info.encryption.is_some() {
-            stream = self.decode(stream, None, Some(Encryption::Gpg))?;
-        }
-        let mut head = Vec::with_capacity(HEAD_SIZE_BYTES);
-        (&mut stream)
-            .take(HEAD_SIZE_BYTES as u64)
-            .read_to_end(&mut head)?;
-        let compression = self.recognition.of_stored(&head);
-        self.decode(Box::new(Cursor::new(head).chain(stream)), compression, None)
+        let clear = self.decoder.clear(self.stored_form(stored)?);
+        let clear = clear.map_err(CodecError::into_read)?;
+        self.decode(clear.stream, self.recognition.of_stored(&clear.head))
     }
 
-    fn decode(
-        &self,
-        stream: Stream,
-        compression: Option<Compression>,
-        encryption: Option<Encryption>,
-    ) -> io::Result<Stream> {
+    fn decode(&self, stream: Stream, compression: Option<Compression>) -> io::Result<Stream> {
         let encoding = Encoding {
             compression,
-            encryption,
+            encryption: None,
         };
         self.decoder
             .decode(stream, &encoding)
-            .map_err(io::Error::other)
+            .map_err(CodecError::into_read)
     }
 }
 

@@ -38,7 +38,7 @@ impl<'a> Listed<'a> {
     pub(super) fn look_up(
         &mut self,
         name: &WalName,
-        missing: &mut Vec<WalName>,
+        missing: &mut Missing,
     ) -> Result<Option<u64>, CatalogError> {
         let wanted = key(name);
         let mut found = None;
@@ -50,17 +50,17 @@ impl<'a> Listed<'a> {
             if listed == wanted {
                 found = Some(size_bytes);
             } else {
-                add(missing, name);
+                missing.add(name);
             }
         }
         Ok(found)
     }
 
     /// Adds everything that is left to `missing`.
-    pub(super) fn finish(&mut self, missing: &mut Vec<WalName>) -> Result<(), CatalogError> {
+    pub(super) fn finish(&mut self, missing: &mut Missing) -> Result<(), CatalogError> {
         while self.fill()? {
             if let Some((_, name, _)) = self.window.next() {
-                add(missing, name);
+                missing.add(name);
             }
         }
         Ok(())
@@ -109,9 +109,19 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// Bounded, like all that is held: if that many are missing, a few more say nothing new.
-fn add(missing: &mut Vec<WalName>, name: WalName) {
-    if missing.len() < DOUBTS_MAX {
-        missing.push(name);
+/// What xlogdb lists and the archive does not have: bounded, like all that is held.
+#[derive(Default)]
+pub(super) struct Missing {
+    pub(super) names: Vec<WalName>,
+    /// How many there are besides.
+    pub(super) more: u64,
+}
+
+impl Missing {
+    fn add(&mut self, name: WalName) {
+        match self.names.len() < DOUBTS_MAX {
+            true => self.names.push(name),
+            false => self.more += 1,
+        }
     }
 }

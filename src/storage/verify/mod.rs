@@ -32,8 +32,8 @@ use crate::wal::{Coverage, WalName, WalRange};
 use file::{Cluster, Verified};
 use produce::{Gate, Job};
 
-/// How many files that xlogdb and the archive do not agree on are looked at again; all others are
-/// reported as they are.
+/// How many files that xlogdb and the archive do not agree on are looked at again. Others that are in the archive are
+/// reported as they are; others that are not, by their number.
 const DOUBTS_MAX: usize = 10_000;
 
 /// An archive that can be verified.
@@ -145,8 +145,12 @@ impl Verification<'_> {
             }
         };
         if !collected.summary.stopped {
-            collected.doubts.extend(missing);
+            collected.doubts.extend(missing.names);
             self.settle_doubts(&mut collected, notice)?;
+            if missing.more > 0 {
+                let files = missing.more;
+                collected.report(&Problem::MoreNotThere { files }, notice);
+            }
             self.find_gaps(&mut collected, notice);
         }
         Ok(collected.summary)
@@ -277,7 +281,10 @@ impl Collected {
     }
 
     fn report(&mut self, problem: &Problem, notice: &mut dyn FnMut(&Progress<'_>)) {
-        self.summary.problems += 1;
+        self.summary.problems += match problem {
+            Problem::MoreNotThere { files } => *files,
+            _ => 1,
+        };
         notice(&Progress::Found(problem));
     }
 }

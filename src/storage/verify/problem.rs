@@ -59,6 +59,11 @@ pub enum Problem {
         /// The file.
         name: WalName,
     },
+    /// The same of many more files.
+    MoreNotThere {
+        /// How many.
+        files: u64,
+    },
     /// The archive has a file that xlogdb does not list.
     NotListed {
         /// The file.
@@ -91,7 +96,7 @@ impl Problem {
             | Problem::NotThere { name }
             | Problem::NotListed { name }
             | Problem::NoEnd { name } => Some(name),
-            Problem::NoHistory { .. } | Problem::Gap(_) => None,
+            Problem::MoreNotThere { .. } | Problem::NoHistory { .. } | Problem::Gap(_) => None,
         }
     }
 
@@ -103,7 +108,7 @@ impl Problem {
             Problem::Page { .. } => "page",
             Problem::History { .. } => "history",
             Problem::ListedSize { .. } => "listed_size",
-            Problem::NotThere { .. } => "not_there",
+            Problem::NotThere { .. } | Problem::MoreNotThere { .. } => "not_there",
             Problem::NotListed { .. } => "not_listed",
             Problem::NoHistory { .. } => "no_history",
             Problem::Gap(_) => "gap",
@@ -141,6 +146,10 @@ impl fmt::Display for Problem {
             Problem::NotThere { name } => {
                 write!(f, "{name}: xlogdb lists it, but it is not in the archive")
             }
+            Problem::MoreNotThere { files } => write!(
+                f,
+                "xlogdb lists {files} more that are not in the archive; their names are not shown"
+            ),
             Problem::NotListed { name } => {
                 write!(
                     f,

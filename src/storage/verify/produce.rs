@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::listed::{self, Listed};
+use super::listed::{self, Listed, Missing};
 use super::{Verification, VerifyError};
 use crate::catalog::CatalogError;
 use crate::wal::WalName;
@@ -54,7 +54,7 @@ struct Producer<'a> {
     gate: &'a Gate,
     listed: Listed<'a>,
     /// What xlogdb lists and the archive does not have.
-    missing: Vec<WalName>,
+    missing: Missing,
     /// Names of one directory that were not handed out yet.
     directory: Vec<WalName>,
     number: usize,
@@ -72,13 +72,13 @@ pub(super) fn run(
     verification: &Verification<'_>,
     jobs: &SyncSender<Job>,
     gate: &Gate,
-) -> Result<Vec<WalName>, VerifyError> {
+) -> Result<Missing, VerifyError> {
     let mut producer = Producer {
         verification,
         jobs,
         gate,
         listed: Listed::new(verification),
-        missing: Vec::new(),
+        missing: Missing::default(),
         directory: Vec::new(),
         number: 0,
     };
@@ -93,7 +93,7 @@ pub(super) fn run(
         halt = producer.finish().err();
     }
     match halt {
-        Some(Halt::Stopped) => Ok(Vec::new()),
+        Some(Halt::Stopped) => Ok(Missing::default()),
         Some(Halt::Catalog(error)) => Err(error.into()),
         None => walked
             .map(|()| producer.missing)

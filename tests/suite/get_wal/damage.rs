@@ -1,0 +1,140 @@
+//! What is damaged, cut or not what its name says, and a reader that cannot take it.
+
+use super::*;
+
+#[test]
+fn nothing_of_a_file_that_was_cut_is_delivered() {
+    for codec in CODECS {
+        let home = stored_by(codec);
+        let whole = fs::read(home.archived(FIRST)).unwrap().len();
+        for keep in [whole - 1, 5000, 9, 1, 0] {
+            damage(&home, FIRST, |bytes| bytes.truncate(keep));
+            assert_refused(&home, FIRST, FIRST);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_file_whose_checksum_does_not_fit_is_delivered() {
+    for codec in ["gzip", "bzip2", "xz", "zstd", "lz4", "snappy"] {
+        let home = stored_by(codec);
+        damage(&home, FIRST, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        });
+        assert_refused(&home, FIRST, "damaged");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_what_its_name_says_is_not_delivered() {
+    for codec in ["none", "zstd"] {
+        let home = stored_by(codec);
+        fs::rename(home.archived(FIRST), home.archived(SECOND)).unwrap();
+        assert_refused(&home, SECOND, "position");
+        let home = home.walarch_toml("[walarch]\nvalidate_wal = false\n");
+        assert!(get(Walarch, &home, &["main", SECOND]).stdout == segment(1));
+    }
+    let home = stored_by("none");
+    let identity = r#"{"systemid": "42", "version": "15"}"#;
+    fs::write(home.barman_home().join("main/identity.json"), identity).unwrap();
+    assert_refused(&home, FIRST, "system");
+}
+
+#[test]
+fn an_empty_file_is_no_file() {
+    let home = stored_by("none");
+    fs::write(home.archived("00000002.history"), "").unwrap();
+    assert_refused(&home, "00000002.history", "empty");
+}
+
+#[test]
+fn a_good_copy_in_the_next_place_is_delivered_in_place_of_a_damaged_one() {
+    let home = stored_by("zstd");
+    damage(&home, FIRST, |bytes| bytes.truncate(bytes.len() / 2));
+    put(&home.incoming(), FIRST, &segment(1));
+    let got = get(Walarch, &home, &["main", FIRST]);
+    assert_eq!((got.code, got.stderr.as_str()), (0, ""));
+    assert!(got.stdout == segment(1));
+    assert!(home.log().contains("is damaged"), "{}", home.log());
+}
+
+#[test]
+fn of_a_large_damaged_segment_the_end_stays_behind() {
+    let home = Home::with(&[("compression", "zstd")]);
+    let large = Segment::of_size(64 * MIB, 1).filler(Filler::Records);
+    put(&home.incoming(), &large.name(), &large.bytes());
+    home.archive().exits(0);
+    let got = get(Walarch, &home, &["main", &large.name()]);
+    assert!(got.code == 0 && got.stdout == large.bytes());
+    let packed = get(Walarch, &home, &["-z", "main", &large.name()]);
+    assert!(filter(&home, "gzip", &["-dc"], packed.stdout) == large.bytes());
+    damage(&home, &large.name(), |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    let got = get(Walarch, &home, &["main", &large.name()]);
+    assert_eq!(got.code, 4, "{}", got.stderr);
+    assert!(got.stdout.len() as u64 <= 56 * MIB);
+    // Where everything is read before anything is sent, nothing gets out at all.
+    assert_eq!(
+        get(Walarch, &home, &["-z", "main", &large.name()]).stdout,
+        b""
+    );
+}
+
+#[test]
+fn from_a_file_a_damaged_segment_is_taken_back() {
+    let home = Home::with(&[("compression", "zstd")]);
+    let large = Segment::of_size(32 * MIB, 1);
+    put(&home.incoming(), &large.name(), &large.bytes());
+    home.archive().exits(0);
+    let goal = home.root().join("goal");
+    let redirected = |operator: &str| {
+        let script = format!("exec \"$0\" \"$@\" {operator} {}", goal.display());
+        let walarch = Walarch.command(&home, &["get-wal", "main", &large.name()]);
+        let mut command = in_home(Command::new("sh"), &home);
+        command.args(["-c", &script]).arg(walarch.get_program());
+        got(command.args(walarch.get_args())).code
+    };
+    assert_eq!(redirected(">"), 0);
+    assert!(fs::read(&goal).unwrap() == large.bytes());
+    damage(&home, &large.name(), |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    assert_eq!(redirected(">"), 4);
+    assert_eq!(fs::read(&goal).unwrap(), b"");
+    // What was there before stays.
+    fs::write(&goal, "before").unwrap();
+    assert_eq!(redirected(">>"), 4);
+    assert!(fs::read(&goal).unwrap().starts_with(b"before"));
+    // A good copy in the next place begins where the damaged one began.
+    put(&home.incoming(), &large.name(), &large.bytes());
+    assert_eq!(redirected(">"), 0);
+    assert!(fs::read(&goal).unwrap() == large.bytes());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_not_success() {
+    let home = stored_by("zstd");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Walarch.command(&home, &["get-wal", "main", FIRST]);
+    let output = command
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"));
+}
+
+#[test]
+fn a_full_disk_is_not_success() {
+    let home = stored_by("zstd");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Walarch.command(&home, &["get-wal", "main", FIRST]);
+    let output = command.stdin(Stdio::null()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+}
