@@ -1,9 +1,12 @@
 //! Where WAL comes from.
 
+mod ahead;
 mod direct;
 mod file;
 mod identity;
 mod queue;
+#[cfg(feature = "cloud")]
+mod sent;
 mod streaming;
 
 use std::fmt::Debug;
@@ -11,9 +14,12 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+pub use ahead::ready_after;
 pub use direct::Direct;
 pub use file::File;
 pub use identity::{IdentityError, system_identifier};
+#[cfg(feature = "cloud")]
+pub use sent::{Fingerprint, Sent};
 pub use streaming::Streaming;
 
 use crate::config::ServerConfig;

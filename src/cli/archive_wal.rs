@@ -20,8 +20,10 @@ use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::Hooks;
 use crate::storage::{
-    Archive, Local, Recognition, Validation, WalFile, WalStorageStrategy, rebuild,
+    Archive, Local, Recognition, SaveReport, Validation, WalFile, WalStorageStrategy, rebuild,
 };
+#[cfg(feature = "cloud")]
+use crate::storage::{Cloud, Written};
 use crate::wal::WalName;
 
 /// Archives a queue, or the one file that PostgreSQL names.
@@ -46,29 +48,27 @@ pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, ou
 
 /// What a server's archive is made of, apart from what encodes and runs.
 pub(super) struct Parts {
-    storage: Local,
+    storage: Box<dyn WalStorageStrategy>,
     catalog: Catalog,
 }
 
 impl Parts {
-    /// Refuses a server whose archive is not on this host.
-    pub(super) fn new(server: &ServerConfig) -> Result<Self, String> {
-        match &server.wals_directory {
-            WalsDirectory::Local(root) => Ok(Parts {
-                storage: Local::new(root, server),
-                catalog: Catalog::new(
-                    &server.name,
-                    &server.xlogdb_directory,
-                    &server.lock_directory,
-                    Some(root),
-                ),
-            }),
-            WalsDirectory::Cloud(url) => Err(format!(
-                "server '{}' keeps its WAL in an object store, which this version of walarch \
-                 cannot write to: {url}\nHINT: set wals_directory to a directory of this host",
-                server.name
-            )),
-        }
+    /// `at_a_time` is how many files a cloud archive is sent at a time, if that is not the configured number.
+    pub(super) fn new(
+        server: &ServerConfig,
+        at_a_time: Option<NonZeroUsize>,
+    ) -> Result<Self, String> {
+        let (storage, local_root): (Box<dyn WalStorageStrategy>, _) = match &server.wals_directory {
+            WalsDirectory::Local(root) => {
+                (Box::new(Local::new(root, server)), Some(root.as_path()))
+            }
+            WalsDirectory::Cloud(url) => (cloud_storage(url, server, at_a_time)?, None),
+        };
+        let (xlogdb, locks) = (&server.xlogdb_directory, &server.lock_directory);
+        Ok(Parts {
+            storage,
+            catalog: Catalog::new(&server.name, xlogdb, locks, local_root),
+        })
     }
 
     /// An archive that has gone while xlogdb lists it is a file system that is not mounted: nothing
@@ -90,8 +90,34 @@ impl Parts {
     }
 
     pub(super) fn rebuild_catalog(&self) -> Result<RebuildCounts, CatalogError> {
-        rebuild(&self.catalog, &self.storage)
+        rebuild(&self.catalog, &*self.storage)
     }
+}
+
+#[cfg(feature = "cloud")]
+fn cloud_storage(
+    url: &str,
+    server: &ServerConfig,
+    at_a_time: Option<NonZeroUsize>,
+) -> Result<Box<dyn WalStorageStrategy>, String> {
+    let cloud = Cloud::new(url, server).map_err(|error| error.to_string())?;
+    Ok(Box::new(match at_a_time {
+        Some(files) => cloud.with_concurrency(files),
+        None => cloud,
+    }))
+}
+
+#[cfg(not(feature = "cloud"))]
+fn cloud_storage(
+    url: &str,
+    server: &ServerConfig,
+    _at_a_time: Option<NonZeroUsize>,
+) -> Result<Box<dyn WalStorageStrategy>, String> {
+    Err(format!(
+        "server '{}' keeps its WAL in an object store, for which this walarch was not built: {url}\n\
+         HINT: build it with the feature cloud",
+        server.name
+    ))
 }
 
 fn archive_queues(
@@ -99,7 +125,7 @@ fn archive_queues(
     configuration_path: &Path,
     output: &Output,
 ) -> Result<(), String> {
-    let parts = Parts::new(server)?;
+    let parts = Parts::new(server, None)?;
     let Some(_lock) = lock(server, Wait::Never)? else {
         output.info(&format!(
             "Another archive-wal process is already running on server {}. \
@@ -111,11 +137,12 @@ fn archive_queues(
     with_archive(server, configuration_path, &parts, |archive| {
         let reporter = Reporter::new(output, &server.name);
         for archiver in archiver::archivers(server) {
-            if let Err(error) = archiver::run(&*archiver, archive, &reporter) {
-                output.error(&format!(
+            match archiver::run(&*archiver, archive, &reporter) {
+                Ok(report) => note_success(server, report),
+                Err(error) => output.error(&format!(
                     "cannot read the queue of {}: {error}",
                     archiver.name()
-                ));
+                )),
             }
             if archive.stop.load(Ordering::Relaxed) {
                 output.error("Process interrupted by user (KeyboardInterrupt)");
@@ -124,6 +151,22 @@ fn archive_queues(
         }
     })
 }
+
+/// A run in which everything went well: from now on files need not be looked for before they are sent.
+#[cfg(feature = "cloud")]
+fn note_success(server: &ServerConfig, report: SaveReport) {
+    let is_cloud = matches!(server.wals_directory, WalsDirectory::Cloud(_));
+    let went_well = report.archived > 0 && report.failed == 0 && !report.stopped;
+    if is_cloud
+        && went_well
+        && let Err(error) = Written::of(server).record()
+    {
+        tracing::warn!("cannot record how files are stored: {error}");
+    }
+}
+
+#[cfg(not(feature = "cloud"))]
+fn note_success(_server: &ServerConfig, _report: SaveReport) {}
 
 fn archive_one(
     server: &ServerConfig,
@@ -143,13 +186,18 @@ fn archive_one(
     }
     // Found now, a mistyped path is no reason to wait for the lock.
     fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let parts = Parts::new(server)?;
+    let file = WalFile {
+        name,
+        path: path.to_owned(),
+    };
+    #[cfg(feature = "cloud")]
+    if matches!(server.wals_directory, WalsDirectory::Cloud(_)) {
+        let parallel = server.cloud.wal_archive_parallel;
+        return super::cloud_wal_archive::send(server, configuration_path, file, parallel, output);
+    }
+    let parts = Parts::new(server, None)?;
     let _lock = lock(server, Wait::Forever)?;
     with_archive(server, configuration_path, &parts, |archive| {
-        let file = WalFile {
-            name,
-            path: path.to_owned(),
-        };
         let reporter = DirectReporter::new(output, &server.name);
         let report = archive.save(&[file], None, &Direct, &reporter);
         if report.archived != 1 && !reporter.has_said_why() {
@@ -169,7 +217,7 @@ fn lock(server: &ServerConfig, wait: Wait) -> Result<Option<LockFile>, String> {
 
 /// Puts the archive together and lets `work` use it. A request to stop raises the archive's flag; a
 /// second one ends the process at once, which loses nothing either.
-fn with_archive(
+pub(super) fn with_archive(
     server: &ServerConfig,
     configuration_path: &Path,
     parts: &Parts,
@@ -189,9 +237,8 @@ fn with_archive(
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
     }
     let hooks = Hooks::new(server, configuration_path, &stop);
-    let storage: &dyn WalStorageStrategy = &parts.storage;
     work(&Archive {
-        storage,
+        storage: &*parts.storage,
         catalog: &parts.catalog,
         encoder: &encoder,
         decoder: &decoder,

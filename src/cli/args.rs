@@ -159,6 +159,24 @@ pub(super) enum Command {
         server_names: Vec<String>,
     },
 
+    /// Archive one file into an object store, for use as PostgreSQL's archive_command
+    ///
+    /// 'walarch cloud-wal-archive SERVER %p -p 4'. Exit code 0 means that exactly the bytes of this file are in the
+    /// bucket; different content under its name is an error, and nothing is ever overwritten. With -p, files that
+    /// PostgreSQL has ready are sent at the same time and remembered.
+    #[cfg(feature = "cloud")]
+    CloudWalArchive {
+        /// The server's section in the configuration
+        #[arg(value_name = "SERVER")]
+        server_name: String,
+        /// The file to archive
+        #[arg(value_name = "WAL_PATH")]
+        wal_path: PathBuf,
+        /// Files that are sent at the same time [default: cloud_wal_archive_parallel]
+        #[arg(short, long, value_name = "FILES")]
+        parallel: Option<usize>,
+    },
+
     /// List the configured servers
     #[command(alias = "list-server")]
     ListServers {

@@ -3,6 +3,8 @@
 mod archive_wal;
 mod args;
 mod check;
+#[cfg(feature = "cloud")]
+mod cloud_wal_archive;
 mod cron;
 mod exit_code;
 mod generate;
@@ -100,6 +102,12 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
         }
+        #[cfg(feature = "cloud")]
+        Command::CloudWalArchive {
+            server_name,
+            wal_path,
+            parallel,
+        } => cloud_wal_archive::run(config, server_name, wal_path, *parallel, output),
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
         Command::ReceiveWal(args) => receive_wal::run(config, args, output),

@@ -66,7 +66,7 @@ pub use options::{
 };
 pub use resolve::Source;
 pub use server::{
-    CloudOptions, Compression, CompressionLevel, EffectiveOption, Encryption, HookScripts,
-    OwnOptions, ServerConfig, WalsDirectory, search_path,
+    AddressingStyle, CloudChecksum, CloudOptions, Compression, CompressionLevel, EffectiveOption,
+    Encryption, HookScripts, OwnCloudOptions, OwnOptions, ServerConfig, WalsDirectory, search_path,
 };
 pub use value::Kind;

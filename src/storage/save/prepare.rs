@@ -10,9 +10,10 @@ use nix::fcntl::OFlag;
 
 use super::pool::Permits;
 use super::{Archive, SaveError, SourceKeeper, WalFile, source_error};
+use crate::catalog::WalFileInfo;
 use crate::codec::{CodecError, HEAD_SIZE_BYTES};
-use crate::durable::Identity;
-use crate::storage::{Recognition, SealedWal, Source, StoredWal};
+use crate::durable::{Identity, Publication};
+use crate::storage::{Recognition, SealedWal, Source, StorageError, StoredWal};
 use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault, find_fault};
 
 /// A file that was changed longer ago than this is not being written any more.
@@ -27,6 +28,12 @@ pub(super) enum Prepared {
     /// Durable and invisible, ready to be published.
     Sealed {
         sealed: Box<dyn SealedWal>,
+        source: Source,
+    },
+    /// An attempt to publish it has been made.
+    Attempted {
+        publication: Result<Publication, StorageError>,
+        info: WalFileInfo,
         source: Source,
     },
     /// The archive has a file of that name already.
@@ -124,7 +131,11 @@ impl Archive<'_> {
             }
             return Ok(Prepared::Invalid { fault, source });
         }
-        match self.storage.find(&wal.name) {
+        let found = match self.storage.must_be_looked_for() {
+            true => self.storage.find(&wal.name),
+            false => Ok(None),
+        };
+        match found {
             Ok(None) => {}
             Ok(Some(stored)) => {
                 let likeness = self.compare(&source, &stored)?;
