@@ -22,6 +22,9 @@
 //! what happens into lines, the log and an exit code. The rest never prints and never exits; it
 //! returns errors, and tells an [`observe::Observer`] what happens meanwhile.
 //!
+//! [`restore`] goes the other way: it finds a file, decodes and checks it, and delivers it whole or
+//! not at all.
+//!
 //! # The two traits
 //!
 //! [`archiver::WalArchiver`] is a place where WAL comes from, [`storage::WalStorageStrategy`] one
@@ -41,5 +44,7 @@ pub mod durable;
 pub mod hooks;
 pub mod observe;
 pub mod postgres;
+pub mod restore;
+pub mod shipping;
 pub mod storage;
 pub mod wal;

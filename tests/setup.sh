@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12: PostgreSQL, gpg, compressors, tracing tools, and the real
+# Installs what the tests need on Debian 12: PostgreSQL, sshd, gpg, compressors, tracing tools, and the real
 # Barman with its codec modules in target/barman-venv. Does nothing, quickly, when all of it is there.
 #
 # WALARCH_BARMAN_VENV=DIR   use this virtual environment instead of making one
@@ -42,6 +42,8 @@ lz4 lz4
 file file
 strace strace
 setpriv util-linux
+ssh openssh-client
+/usr/sbin/sshd openssh-server
 pgbackrest pgbackrest
 ps procps
 LIST

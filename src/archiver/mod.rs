@@ -5,7 +5,6 @@ mod direct;
 mod file;
 mod identity;
 mod queue;
-#[cfg(feature = "cloud")]
 mod sent;
 mod streaming;
 
@@ -18,7 +17,6 @@ pub use ahead::ready_after;
 pub use direct::Direct;
 pub use file::File;
 pub use identity::{IdentityError, system_identifier};
-#[cfg(feature = "cloud")]
 pub use sent::{Fingerprint, Sent};
 pub use streaming::Streaming;
 

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::config::{ServerConfig, WalsDirectory};
 use crate::durable::{self, Identity, Temporary};
@@ -40,7 +40,7 @@ impl Fingerprint {
     /// Reads a file. `expected` is the file that was archived: another one, or a changed one, is an error.
     pub fn of(wal: &WalFile, expected: Option<Identity>) -> io::Result<Self> {
         let mut file = File::open(&wal.path)?;
-        let mut digest = Context::new(&SHA256);
+        let mut digest = Sha256::new();
         let mut head = Vec::new();
         let mut chunk = vec![0; CHUNK_SIZE_BYTES];
         let mut size_bytes = 0;
@@ -62,8 +62,7 @@ impl Fingerprint {
             return Err(io::Error::other("it changed while it was archived"));
         }
         let sha256 = digest
-            .finish()
-            .as_ref()
+            .finalize()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();

@@ -48,7 +48,7 @@ pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, ou
 
 /// What a server's archive is made of, apart from what encodes and runs.
 pub(super) struct Parts {
-    storage: Box<dyn WalStorageStrategy>,
+    pub(super) storage: Box<dyn WalStorageStrategy>,
     catalog: Catalog,
 }
 

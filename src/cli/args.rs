@@ -1,9 +1,12 @@
 //! The command line, as clap parses it; help, completions and the manual page come from here too.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use crate::shipping::BackupHost;
 
 /// Archives PostgreSQL's write-ahead log: a fast, crash-safe drop-in for the WAL half of Barman
 ///
@@ -54,6 +57,21 @@ pub(super) struct Args {
 
     #[command(subcommand)]
     pub(super) command: Option<Command>,
+
+    /// This process was started with these arguments, so that it can start another one with them.
+    #[arg(skip)]
+    pub(super) are_of_process: bool,
+}
+
+impl Args {
+    /// The configuration file that was named, before the command or, where it is of this host, behind it.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        let behind = match &self.command {
+            Some(Command::WalRestore(args)) => args.ssh.config.as_deref().map(Path::new),
+            _ => None,
+        };
+        behind.or(self.config.as_deref())
+    }
 }
 
 /// When to use colours.
@@ -152,6 +170,32 @@ pub(super) enum Command {
         task: String,
     },
 
+    /// Give a WAL file back, for use as PostgreSQL's restore_command
+    ///
+    /// The file is looked for in the archive, incoming and streaming, decoded and checked, and written to standard
+    /// output, which carries nothing else, or into a directory, where it appears whole or not at all.
+    ///
+    /// Exit codes: 0 delivered, 1 not found, 2 usage, 3 no name of a WAL file or output not writable, 4 found but
+    /// damaged, unreadable or undecryptable, 5 configuration, 6 storage not reachable.
+    GetWal(GetWalArgs),
+
+    /// Get a WAL file from the backup host by ssh, for use as PostgreSQL's restore_command
+    ///
+    /// 'walarch wal-restore BARMAN_HOST SERVER %f %p' runs `barman get-wal SERVER %f` on the backup host, checks what
+    /// comes and puts it to %p whole or not at all. Under the name barman-wal-restore the program is this command.
+    ///
+    /// With --local, the archive is on this host: 'walarch wal-restore --local SERVER %f %p'.
+    ///
+    /// Exit codes: 0 delivered, 1 not found, 2 connection or usage, 3 destination not writable, 4 what came is damaged,
+    /// else that of the remote command.
+    #[command(
+        version,
+        disable_version_flag = true,
+        override_usage = "walarch wal-restore [OPTIONS] BARMAN_HOST SERVER_NAME WAL_NAME WAL_DEST\n       \
+        walarch wal-restore [OPTIONS] --local SERVER_NAME WAL_NAME WAL_DEST"
+    )]
+    WalRestore(WalRestoreArgs),
+
     /// Write xlogdb anew from what is in the archive
     RebuildXlogdb {
         /// The servers, or 'all'
@@ -176,6 +220,14 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILES")]
         parallel: Option<usize>,
     },
+
+    /// Restore one file from an object store, for use as PostgreSQL's restore_command
+    ///
+    /// 'walarch cloud-wal-restore SERVER %f %p -p 4'. Exit code 1 means that the bucket certainly has no such file;
+    /// every other one but 0 that this could not be found out, or that the file cannot be used. In a recovery to a target those are
+    /// above 125, so that PostgreSQL stops instead of ending its recovery too early.
+    #[cfg(feature = "cloud")]
+    CloudWalRestore(CloudWalRestoreArgs),
 
     /// List the configured servers
     #[command(alias = "list-server")]
@@ -206,6 +258,211 @@ pub(super) enum Command {
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
+}
+
+impl Command {
+    /// Whether standard output carries a WAL file.
+    pub(super) fn writes_wal(&self) -> bool {
+        match self {
+            Command::GetWal(args) => {
+                !args.test && args.peek.is_none() && args.output_directory.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether somebody who restores has to tell a mistake in the configuration from a file that is not there.
+    pub(super) fn restores(&self) -> bool {
+        #[cfg(feature = "cloud")]
+        if matches!(self, Command::CloudWalRestore(_)) {
+            return true;
+        }
+        matches!(self, Command::GetWal(_) | Command::WalRestore(_))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct GetWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    pub(super) server_name: String,
+    /// The WAL file
+    #[arg(value_name = "WAL_NAME")]
+    pub(super) wal_name: String,
+    /// Put the file into this directory, under its name
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(super) output_directory: Option<PathBuf>,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    pub(super) partial: bool,
+    /// Compress the output with gzip [aliases of -z: -x]
+    #[arg(short = 'z', short_alias = 'x', long, overrides_with = "bzip2")]
+    pub(super) gzip: bool,
+    /// Compress the output with bzip2
+    #[arg(short = 'j', long, overrides_with = "gzip")]
+    pub(super) bzip2: bool,
+    /// Leave the compression as it is in the archive
+    #[arg(long)]
+    pub(super) keep_compression: bool,
+    /// List up to SIZE names that are there, from WAL_NAME on, instead of delivering anything
+    #[arg(short, long, value_name = "SIZE", value_parser = positive)]
+    pub(super) peek: Option<usize>,
+    /// Only say whether WAL can be retrieved from the server; WAL_NAME is ignored
+    #[arg(short, long)]
+    pub(super) test: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}' is not a valid positive integer")),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// How a client reaches the backup host.
+#[derive(Debug, clap::Args)]
+pub(super) struct SshArgs {
+    /// The user on the backup host
+    #[arg(short = 'U', long, default_value = "barman")]
+    pub(super) user: String,
+    /// The port of the backup host's sshd
+    #[arg(long)]
+    pub(super) port: Option<String>,
+    /// Configuration file on the backup host
+    #[arg(short, long, value_name = "CONFIG")]
+    pub(super) config: Option<String>,
+    /// The program to run on the backup host: barman, walarch, or a path
+    #[arg(long, value_name = "PROGRAM", default_value = "barman")]
+    pub(super) remote_program: String,
+    /// Give up when nothing moves for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
+}
+
+impl SshArgs {
+    /// The host of that name, reached so.
+    pub(super) fn backup_host(&self, host: &str) -> BackupHost {
+        BackupHost {
+            host: host.to_owned(),
+            user: self.user.clone(),
+            port: self.port.clone(),
+            program: self.remote_program.clone(),
+            config: self.config.clone(),
+            timeout: Duration::from_secs(self.timeout),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WalRestoreArgs {
+    #[command(flatten)]
+    pub(super) ssh: SshArgs,
+    /// The archive is on this host; there is no BARMAN_HOST
+    #[arg(long)]
+    pub(super) local: bool,
+    /// Wait for so many seconds after a failure
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 0)]
+    pub(super) sleep: u64,
+    /// Fetch so many files at a time ahead of what PostgreSQL asks for; 0 is none
+    ///
+    /// Files are fetched in the background and wait in the spool directory, twice as many as this at most. Off for
+    /// pg_rewind and with --partial.
+    #[arg(short, long, value_name = "JOBS", default_value_t = 0)]
+    pub(super) parallel: usize,
+    /// Where files that were fetched ahead wait, in a directory for each recovery
+    #[arg(long, value_name = "SPOOL_DIR", default_value = "/var/tmp/walrestore")]
+    pub(super) spool_dir: PathBuf,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    pub(super) partial: bool,
+    /// Transfer files compressed with gzip (deprecated: let the archive compress, and use --keep-compression)
+    #[arg(short = 'z', long)]
+    pub(super) gzip: bool,
+    /// Transfer files compressed with bzip2 (deprecated, as --gzip)
+    #[arg(short = 'j', long, conflicts_with = "gzip")]
+    pub(super) bzip2: bool,
+    /// Transfer files as they are compressed in the archive
+    #[arg(long, conflicts_with_all = ["gzip", "bzip2"])]
+    pub(super) keep_compression: bool,
+    /// Only test the connection and the configuration of the server there
+    #[arg(short, long)]
+    pub(super) test: bool,
+    /// Be the process that fetches ahead
+    #[arg(long, hide = true)]
+    pub(super) prefetch: bool,
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// The backup host
+    #[arg(value_name = "BARMAN_HOST")]
+    first: String,
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER_NAME")]
+    second: String,
+    /// The WAL file: %f of restore_command
+    #[arg(value_name = "WAL_NAME")]
+    third: String,
+    /// Where to put it: %p of restore_command
+    #[arg(
+        value_name = "WAL_DEST",
+        required_unless_present = "local",
+        conflicts_with = "local"
+    )]
+    fourth: Option<String>,
+}
+
+#[cfg(feature = "cloud")]
+#[derive(Debug, clap::Args)]
+pub(super) struct CloudWalRestoreArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    pub(super) server_name: String,
+    /// The WAL file: %f of restore_command
+    #[arg(value_name = "WAL_NAME")]
+    pub(super) wal_name: String,
+    /// Where to put it: %p of restore_command
+    #[arg(value_name = "WAL_DEST")]
+    pub(super) wal_dest: PathBuf,
+    /// Fetch so many files at a time ahead of what PostgreSQL asks for; 0 and 1 are none [default:
+    /// cloud_wal_restore_parallel]
+    #[arg(short, long, value_name = "FILES")]
+    pub(super) parallel: Option<usize>,
+    /// Where files that were fetched ahead wait, in a directory for each recovery
+    #[arg(long, value_name = "SPOOL_DIR", default_value = "/var/tmp/walrestore")]
+    pub(super) spool_dir: PathBuf,
+    /// Be the process that fetches ahead
+    #[arg(long, hide = true)]
+    pub(super) prefetch: bool,
+}
+
+/// What `wal-restore` is to restore, from the one archive or the other.
+pub(super) struct WalToRestore<'a> {
+    /// `None` is this host.
+    pub(super) barman_host: Option<&'a str>,
+    pub(super) server_name: &'a str,
+    pub(super) wal_name: &'a str,
+    pub(super) wal_dest: &'a Path,
+}
+
+impl WalRestoreArgs {
+    /// The positional arguments by their meaning.
+    pub(super) fn wal(&self) -> WalToRestore<'_> {
+        let (first, second, third) = (&self.first, &self.second, &self.third);
+        match &self.fourth {
+            Some(fourth) => WalToRestore {
+                barman_host: Some(first),
+                server_name: second,
+                wal_name: third,
+                wal_dest: Path::new(fourth),
+            },
+            None => WalToRestore {
+                barman_host: None,
+                server_name: first,
+                wal_name: second,
+                wal_dest: Path::new(third),
+            },
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

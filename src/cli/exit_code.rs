@@ -12,6 +12,16 @@ pub enum ExitCode {
     Failure,
     /// The command line makes no sense.
     Usage,
+    /// Something failed, with a status that the command's contract gives a meaning of its own.
+    Status(u8),
+    /// `get-wal` only, as Barman's: no WAL file can have that name, or the output cannot be written.
+    Unwritable,
+    /// `get-wal` only: the file is there and damaged, or cannot be read or decrypted.
+    Damaged,
+    /// `get-wal` only: the configuration, or a program that it names, is at fault.
+    Configuration,
+    /// `get-wal` only: the storage does not answer.
+    Connection,
 }
 
 impl From<ExitCode> for process::ExitCode {
@@ -20,6 +30,11 @@ impl From<ExitCode> for process::ExitCode {
             ExitCode::Success => 0,
             ExitCode::Failure => 1,
             ExitCode::Usage => 2,
+            ExitCode::Status(status) => status,
+            ExitCode::Unwritable => 3,
+            ExitCode::Damaged => 4,
+            ExitCode::Configuration => 5,
+            ExitCode::Connection => 6,
         })
     }
 }

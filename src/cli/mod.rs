@@ -5,9 +5,12 @@ mod args;
 mod check;
 #[cfg(feature = "cloud")]
 mod cloud_wal_archive;
+#[cfg(feature = "cloud")]
+mod cloud_wal_restore;
 mod cron;
 mod exit_code;
 mod generate;
+mod get_wal;
 mod log;
 mod output;
 mod privileges;
@@ -21,6 +24,7 @@ mod servers;
 mod show;
 mod status;
 mod switch_wal;
+mod wal_restore;
 
 use std::ffi::OsString;
 use std::process;
@@ -36,7 +40,10 @@ use privileges::UserRule;
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
     match Args::try_parse() {
-        Ok(args) => run(args, privileges::become_user).into(),
+        Ok(mut args) => {
+            args.are_of_process = true;
+            run(args, privileges::become_user).into()
+        }
         Err(error) => explain(&error).into(),
     }
 }
@@ -70,9 +77,17 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
         Some(Command::Man { command }) => {
             generate::man(command.as_deref(), Args::command(), &output);
         }
+        Some(Command::WalRestore(restore)) if !restore.local => {
+            wal_restore::run_remote(restore, args.are_of_process, &output);
+        }
         Some(command) => match configure(&args, user_rule) {
-            Ok(config) => run_configured(command, config, &output),
-            Err(message) => output.error(&message),
+            Ok(config) => run_configured(command, config, args.are_of_process, &output),
+            Err(message) => {
+                output.error(&message);
+                if command.restores() {
+                    output.exit_with(ExitCode::Configuration);
+                }
+            }
         },
     }
     output.close()
@@ -82,7 +97,7 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
 /// the other.
 fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     let text = |error: ConfigError| error.to_string();
-    let file = ConfigFile::find(args.config.as_deref()).map_err(text)?;
+    let file = ConfigFile::find(args.config_file()).map_err(text)?;
     let global = file.global();
     user_rule(&global.barman_user)?;
     let level = args.log_level.as_deref().or(global.log_level.as_deref());
@@ -90,7 +105,7 @@ fn configure(args: &Args, user_rule: UserRule) -> Result<Config, String> {
     file.load().map_err(text)
 }
 
-fn run_configured(command: &Command, config: Config, output: &Output) {
+fn run_configured(command: &Command, config: Config, is_process: bool, output: &Output) {
     servers::report(&config.messages, output);
     match command {
         Command::ArchiveWal {
@@ -99,6 +114,8 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
         } => {
             archive_wal::run(config, server_name, wal_path.as_deref(), output);
         }
+        Command::GetWal(args) => get_wal::run(config, args, output),
+        Command::WalRestore(args) => wal_restore::run_local(config, args, is_process, output),
         Command::RebuildXlogdb { server_names } => {
             rebuild_xlogdb::run(config, server_names, output)
         }
@@ -108,6 +125,8 @@ fn run_configured(command: &Command, config: Config, output: &Output) {
             wal_path,
             parallel,
         } => cloud_wal_archive::run(config, server_name, wal_path, *parallel, output),
+        #[cfg(feature = "cloud")]
+        Command::CloudWalRestore(args) => cloud_wal_restore::run(config, args, is_process, output),
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
         Command::ReceiveWal(args) => receive_wal::run(config, args, output),

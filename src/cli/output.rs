@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::args::{Args, Color, Format};
+use super::args::{Args, Color, Command, Format};
 use super::exit_code::ExitCode;
 use super::redact::redact;
 
@@ -18,7 +18,9 @@ pub(super) struct Output {
     quiet: bool,
     debug: bool,
     colored: bool,
-    failed: Cell<bool>,
+    /// Standard output carries WAL: lines go to standard error.
+    stdout_is_taken: bool,
+    exit_code: Cell<ExitCode>,
     /// The JSON object; keys in order, as Barman sorts them.
     json: RefCell<Map<String, Value>>,
     /// What must step aside while a line is printed.
@@ -37,7 +39,8 @@ impl Output {
             quiet: args.quiet,
             debug: args.debug,
             colored,
-            failed: Cell::new(false),
+            stdout_is_taken: args.command.as_ref().is_some_and(Command::writes_wal),
+            exit_code: Cell::new(ExitCode::Success),
             json: RefCell::default(),
             progress: RefCell::default(),
         }
@@ -55,6 +58,9 @@ impl Output {
     pub(super) fn line(&self, message: &str) {
         match self.format {
             Format::Console if self.quiet => {}
+            Format::Console if self.stdout_is_taken => {
+                self.print(&mut io::stderr(), &redact(message));
+            }
             Format::Console => self.print(&mut io::stdout(), &redact(message)),
             Format::Json => self.collect("_INFO", message),
         }
@@ -72,10 +78,17 @@ impl Output {
         self.message("_WARNING", "WARNING: ", Some(AnsiColor::Yellow), message);
     }
 
+    /// A line on standard error, whatever was asked for.
+    pub(super) fn note(&self, message: &str) {
+        self.print(&mut io::stderr(), message);
+    }
+
     /// Something failed, so that the exit code cannot be 0 any more.
     pub(super) fn error(&self, message: &str) {
         tracing::error!("{message}");
-        self.failed.set(true);
+        if self.exit_code.get() == ExitCode::Success {
+            self.exit_code.set(ExitCode::Failure);
+        }
         self.message("_ERROR", "ERROR: ", Some(AnsiColor::Red), message);
     }
 
@@ -85,6 +98,11 @@ impl Output {
             Some(hint) => self.error(&format!("{error}\nHINT: {hint}")),
             None => self.error(&error.to_string()),
         }
+    }
+
+    /// What the process ends with, where that says more than that something failed.
+    pub(super) fn exit_with(&self, code: ExitCode) {
+        self.exit_code.set(code);
     }
 
     /// Whether the format wants lines or values.
@@ -114,15 +132,13 @@ impl Output {
             let mut serializer = serde_json::Serializer::with_formatter(&mut text, PythonStyle);
             // Strings, lists and maps always serialise.
             let _ = self.json.borrow().serialize(&mut serializer);
-            let _ = io::stdout()
-                .write_all(&text)
-                .and_then(|()| io::stdout().flush());
+            let mut stream: Box<dyn Write> = match self.stdout_is_taken {
+                true => Box::new(io::stderr()),
+                false => Box::new(io::stdout()),
+            };
+            let _ = stream.write_all(&text).and_then(|()| stream.flush());
         }
-        if self.failed.get() {
-            ExitCode::Failure
-        } else {
-            ExitCode::Success
-        }
+        self.exit_code.get()
     }
 
     fn message(&self, key: &str, prefix: &str, color: Option<AnsiColor>, message: &str) {

@@ -32,6 +32,26 @@ pub(super) fn select_one(config: Config, name: &str, output: &Output) -> Option<
     select(config, &[name.to_owned()], output).pop()
 }
 
+/// The one server of a command that reads only, inactive or not. `None` if it cannot be used; why was printed.
+pub(super) fn select_one_to_read(
+    config: Config,
+    name: &str,
+    output: &Output,
+) -> Option<ServerConfig> {
+    if name == ALL {
+        output.error("You cannot use 'all' in a single server context");
+        return None;
+    }
+    let server = select_with_inactive(config, &[name.to_owned()], output).pop()?;
+    if server.disabled {
+        server
+            .messages
+            .iter()
+            .for_each(|message| output.error(message));
+    }
+    (!server.disabled).then_some(server)
+}
+
 /// The active servers of a command that takes several, sorted by name.
 pub(super) fn select(config: Config, names: &[String], output: &Output) -> Vec<ServerConfig> {
     select_with_inactive(config, names, output)

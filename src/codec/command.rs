@@ -192,10 +192,15 @@ impl Drop for Running {
 /// How a command ended, as a verb phrase.
 pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
+        (Some(code), _) => describe_code(code),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended in an unknown way".to_owned(),
     }
+}
+
+/// The same of one that ended by itself.
+pub(super) fn describe_code(code: i32) -> String {
+    format!("exited with status {code}")
 }
 
 /// Reads a command's messages to their end, so that it never blocks on them, and keeps the last of them.

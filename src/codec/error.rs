@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use super::command::describe_code;
+
 /// Why a file could not be brought into, or out of, its stored form.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -106,6 +108,17 @@ impl CodecError {
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, self)
+    }
+
+    /// Whether an external command is missing, or cannot be executed: what a shell's status 127 and 126 mean.
+    pub fn is_missing_command(&self) -> bool {
+        match self {
+            CodecError::CommandNotStarted { .. } => true,
+            CodecError::CommandFailed { outcome, .. } => [126, 127]
+                .iter()
+                .any(|status| *outcome == describe_code(*status)),
+            _ => false,
+        }
     }
 
     /// Whether the stored bytes themselves are at fault, so that another copy may be good.

@@ -142,11 +142,17 @@ impl Temporary {
     }
 
     /// Gives the file its final name, replacing what is there, and makes that durable.
-    pub fn replace(mut self, goal: &Path) -> io::Result<()> {
+    pub fn replace(self, goal: &Path) -> io::Result<()> {
+        self.rename(goal)?;
+        super::directory::sync_parent(goal)
+    }
+
+    /// Gives the file its final name, replacing what is there; nothing is made durable.
+    pub fn rename(mut self, goal: &Path) -> io::Result<()> {
         self.check()?;
         fs::rename(&self.path, goal)?;
         self.gone = true;
-        super::directory::sync_parent(goal)
+        Ok(())
     }
 
     /// Locks keep other processes away from the temporary name; but two that do not agree on the
@@ -181,6 +187,15 @@ fn without_leftover<T>(path: &Path, operation: impl Fn() -> io::Result<T>) -> io
             operation()
         }
         other => other,
+    }
+}
+
+/// Gives a file another name, replacing what is there; with `durably` the name outlasts a crash.
+pub fn move_file(source: &Path, goal: &Path, durably: bool) -> io::Result<()> {
+    fs::rename(source, goal)?;
+    match durably {
+        true => super::directory::sync_parent(goal),
+        false => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ mod lock;
 pub use aside::move_aside;
 pub use directory::{create_directories, remove_directory, sync_directory};
 pub use file::{
-    Identity, Publication, Temporary, append, keep_attributes, remove, sync_file, truncate,
+    Identity, Publication, Temporary, append, keep_attributes, move_file, remove, sync_file,
+    truncate,
 };
 pub use lock::{LockFile, Wait, lock_holder};

@@ -10,6 +10,9 @@ pub enum WalFault {
     /// There is not one byte in it.
     #[error("the file is empty")]
     Empty,
+    /// No cluster has segments of this size.
+    #[error("the file has {0} bytes, which is no size of a segment")]
+    NoSegmentSize(u64),
     /// The first page says what size every segment of the cluster has, and it is another one.
     #[error(
         "the file has {file_size_bytes} bytes, its first page says that segments have {segment_size_bytes}"
@@ -101,6 +104,23 @@ pub fn find_fault(
     }
 }
 
+/// Looks for definite evidence against a file that is known to be neither compressed nor encrypted, besides what
+/// [`find_fault`] finds: PostgreSQL makes no empty files, and segments of certain sizes only.
+pub fn find_fault_of_plain(
+    name: &WalName,
+    file_size_bytes: u64,
+    head: &[u8],
+    system_identifier: Option<u64>,
+) -> Option<WalFault> {
+    let kind = name.kind();
+    if file_size_bytes == 0 && kind != WalKind::Partial {
+        return Some(WalFault::Empty);
+    }
+    let is_possible = kind != WalKind::Segment || SegmentSize::new(file_size_bytes).is_ok();
+    find_fault(name, file_size_bytes, head, system_identifier)
+        .or_else(|| (!is_possible).then_some(WalFault::NoSegmentSize(file_size_bytes)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +148,21 @@ mod tests {
     fn a_segment_that_fits_its_name_is_accepted() {
         assert_eq!(fault(NAME, SIZE, &head(2, 3 * SIZE, 7), Some(7)), None);
         assert_eq!(fault(NAME, SIZE, &head(2, 3 * SIZE, 7), None), None);
+    }
+
+    #[test]
+    fn plain_files_are_judged_even_where_their_pages_are_unknown() {
+        let plain = |name: &str, size: u64| {
+            find_fault_of_plain(&WalName::parse(name).unwrap(), size, b"?", None)
+        };
+        assert_eq!(plain(NAME, SIZE), None);
+        assert_eq!(
+            plain(NAME, SIZE - 1),
+            Some(WalFault::NoSegmentSize(SIZE - 1))
+        );
+        assert_eq!(plain("00000002.history", 0), Some(WalFault::Empty));
+        assert_eq!(plain("00000002.history", 9), None);
+        assert_eq!(plain("000000020000000000000003.partial", 0), None);
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! Pure computation, no I/O.
 
 mod fault;
+mod history;
 mod lsn;
 mod name;
 mod page;
 
-pub use fault::{WalFault, find_fault};
+pub use fault::{WalFault, find_fault, find_fault_of_plain};
+pub use history::read_history;
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
 pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};

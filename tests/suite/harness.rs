@@ -1,12 +1,15 @@
 //! The tools of this crate, tried on the real Barman: what finds nothing there would find nothing anywhere.
 
+use std::process::Command;
+
 use crate::support::cluster::real_wal;
 use crate::support::compare::outcome;
 use crate::support::decode::{decode, decode_with_tools};
 use crate::support::faults::{Fault, Scenario};
 use crate::support::home::{Home, put};
 use crate::support::order::Protocol;
-use crate::support::tool::{Barman, Tool};
+use crate::support::sshd::{HOST, Sshd};
+use crate::support::tool::{Barman, Tool, Walarch};
 use crate::support::trace::record;
 use crate::support::wal::{self, Segment};
 
@@ -156,4 +159,21 @@ fn history_and_label_names_are_those_of_postgres() {
     assert!(real_wal().archived.contains_key(&history));
     let (label, _) = wal::backup_label(&Segment::small(3));
     assert_eq!(label, "000000010000000000000003.00000028.backup");
+}
+
+#[test]
+fn a_command_over_ssh_runs_in_the_home() {
+    let home = Home::new();
+    for tool in [Walarch, Barman] {
+        let sshd = Sshd::start(&home, tool);
+        let mut ssh = Command::new("ssh");
+        let output = sshd
+            .reachable_from(&mut ssh)
+            .args(["-q", "-T", &format!("{}@{HOST}", sshd.user())])
+            .args(["barman", "list-servers", "--minimal"])
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(stdout, "main\n", "{tool:?}: {}", sshd.log());
+    }
 }

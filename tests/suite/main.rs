@@ -10,6 +10,8 @@
 //! | `errors_directory` | does everything that is set aside arrive, and nothing else? |
 //! | `validation` | which segments are refused, and which cannot be judged? |
 //! | `command_mode` | does `archive-wal SERVER PATH` keep its promise to `archive_command`? |
+//! | `get_wal` | what does `get-wal` deliver, from where, in which form, and what does it refuse? |
+//! | `wal_restore` | does the client on the database host deliver the right file, now and ahead of time? |
 //! | `side_by_side` | does walarch leave a home as Barman does, and can each go on after the other? |
 //! | `hooks` | order, environment, retry, exit codes of hook scripts |
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
@@ -37,6 +39,7 @@ mod command_mode;
 mod config;
 mod errors_directory;
 mod faults;
+mod get_wal;
 mod harness;
 mod hooks;
 mod process;
@@ -44,4 +47,5 @@ mod readme;
 mod side_by_side;
 mod support;
 mod validation;
+mod wal_restore;
 mod xlogdb;

@@ -9,6 +9,7 @@
 //! | `cluster` | real WAL from a throw-away PostgreSQL |
 //! | `postgres` | PostgreSQL servers and standbys that live as long as a test |
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
+//! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
 //! | `faults` | the same run killed at, or failed in, each of its calls |
@@ -20,6 +21,7 @@ pub mod faults;
 pub mod home;
 pub mod order;
 pub mod postgres;
+pub mod sshd;
 pub mod tool;
 pub mod trace;
 pub mod wal;

@@ -1,0 +1,218 @@
+//! `get-wal`
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::archive_wal::Parts;
+use super::args::GetWalArgs;
+use super::exit_code::ExitCode;
+use super::output::Output;
+use super::servers::select_one_to_read;
+use crate::archiver;
+use crate::codec::Decoder;
+use crate::config::{Compression, Config, ServerConfig};
+use crate::restore::{
+    FileOutlet, Form, Notice, Outlet, Request, RestoreError, Retriever, StreamOutlet, Trouble,
+    Validation,
+};
+use crate::storage::Recognition;
+use crate::wal::WalName;
+
+/// Delivers a file, or lists what could be delivered.
+pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
+    let Some(server) = select_one_to_read(config, &args.server_name, output) else {
+        return output.exit_with(ExitCode::Configuration);
+    };
+    let parts = match Parts::new(&server, None) {
+        Ok(parts) => parts,
+        Err(message) => {
+            output.error(&message);
+            return output.exit_with(ExitCode::Configuration);
+        }
+    };
+    if args.test {
+        let name = &server.name;
+        return output.info(&format!(
+            "Ready to retrieve WAL files from the server {name}"
+        ));
+    }
+    if args.keep_compression && (args.gzip || args.bzip2) {
+        let wanted = if args.gzip { "gzip" } else { "bzip2" };
+        output.error(&format!(
+            "argument `{wanted}` not allowed with argument `keep-compression`"
+        ));
+        // Barman says 1, which from a restore_command means that there is no such file.
+        return output.exit_with(ExitCode::Usage);
+    }
+    let requester = requester();
+    let Ok(name) = WalName::parse(&args.wal_name) else {
+        let name = &args.wal_name;
+        output.error(&format!("'{name}' is not a valid wal file name{requester}"));
+        return output.exit_with(ExitCode::Unwritable);
+    };
+    with_retriever(&server, &parts, false, |retriever| match args.peek {
+        Some(limit) => {
+            // A reader that went away wants no more names.
+            let _ = retriever.peek(&name, limit, &mut |name| {
+                output.line(name.as_str());
+                Ok(())
+            });
+        }
+        None => deliver(retriever, &name, args, &requester, output),
+    });
+}
+
+/// Puts together what finds and decodes a server's WAL, in the archive alone or in the queues as well.
+pub(super) fn with_retriever(
+    server: &ServerConfig,
+    parts: &Parts,
+    only_archive: bool,
+    work: impl FnOnce(&Retriever<'_>),
+) {
+    let decoder = Decoder::new(server);
+    let recognition = Recognition::new(server);
+    let validation = server.own.validate_wal.then(|| Validation {
+        system_identifier: known_system_identifier(server),
+    });
+    work(&Retriever {
+        server_name: &server.name,
+        storage: &*parts.storage,
+        incoming: &server.incoming_wals_directory,
+        streaming: &server.streaming_wals_directory,
+        only_archive,
+        decoder: &decoder,
+        recognition: &recognition,
+        validation,
+    });
+}
+
+fn known_system_identifier(server: &ServerConfig) -> Option<u64> {
+    let known = archiver::system_identifier(&server.backup_directory);
+    if let Err(error) = &known {
+        tracing::warn!("{error}; WAL is not checked against it");
+    }
+    known.ok().flatten()
+}
+
+fn deliver(
+    retriever: &Retriever<'_>,
+    name: &WalName,
+    args: &GetWalArgs,
+    requester: &str,
+    output: &Output,
+) {
+    let delivered = match &args.output_directory {
+        Some(directory) => deliver_into(retriever, name, directory, args, requester, output),
+        None => deliver_to_stdout(retriever, name, args, requester),
+    };
+    if let Err(error) = delivered {
+        report(&error, requester, output);
+    }
+}
+
+fn deliver_into(
+    retriever: &Retriever<'_>,
+    name: &WalName,
+    directory: &Path,
+    args: &GetWalArgs,
+    requester: &str,
+    output: &Output,
+) -> Result<(), RestoreError> {
+    let path = directory.join(name.as_str());
+    let goal = format!("into '{}' file", path.display());
+    let mut outlet = FileOutlet::durable(&path);
+    // Barman opens it before it looks for anything, and says so.
+    outlet.begin().map_err(|source| RestoreError::Outlet {
+        location: outlet.location(),
+        source,
+    })?;
+    get(retriever, name, args, &mut outlet, &|sending| {
+        output.info(&sending_text(sending, retriever, &goal, requester));
+    })
+}
+
+fn deliver_to_stdout(
+    retriever: &Retriever<'_>,
+    name: &WalName,
+    args: &GetWalArgs,
+    requester: &str,
+) -> Result<(), RestoreError> {
+    // Without the buffer that the standard library puts before it: the bytes come in large pieces.
+    let mut stdout = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .map_err(|source| RestoreError::Outlet {
+            location: STDOUT.to_owned(),
+            source,
+        })?;
+    let mut outlet = StreamOutlet::new(STDOUT, &mut stdout);
+    get(retriever, name, args, &mut outlet, &|sending| {
+        let text = sending_text(sending, retriever, "to standard output", requester);
+        tracing::info!("{text}");
+    })
+}
+
+const STDOUT: &str = "standard output";
+
+fn sending_text(name: &WalName, retriever: &Retriever<'_>, goal: &str, requester: &str) -> String {
+    let server = retriever.server_name;
+    format!("Sending WAL '{name}' for server '{server}' {goal}{requester}")
+}
+
+fn get(
+    retriever: &Retriever<'_>,
+    name: &WalName,
+    args: &GetWalArgs,
+    outlet: &mut dyn Outlet,
+    sending: &dyn Fn(&WalName),
+) -> Result<(), RestoreError> {
+    let form = match (args.keep_compression, args.gzip, args.bzip2) {
+        (true, _, _) => Form::AsStored,
+        (_, true, _) => Form::Compressed(Compression::Gzip),
+        (_, _, true) => Form::Compressed(Compression::Bzip2),
+        _ => Form::Plain,
+    };
+    let request = Request {
+        name,
+        form,
+        partial: args.partial,
+    };
+    retriever.get(&request, outlet, &mut |notice| match notice {
+        Notice::Sending(name) => sending(name),
+        Notice::Unusable(error) => tracing::warn!("{error}"),
+    })
+}
+
+/// Says what went wrong, in Barman's words where it has some, and chooses the exit code.
+pub(super) fn report(error: &RestoreError, requester: &str, output: &Output) {
+    match error {
+        RestoreError::NotFound { .. } => output.error(&format!("{error}{requester}")),
+        RestoreError::Outlet { location, source } if location != STDOUT => {
+            output.error(&format!(
+                "Unable to open '{location}' file{requester}: {source}"
+            ));
+        }
+        error => output.error_with_hint(error, error.hint()),
+    }
+    output.exit_with(match error.trouble() {
+        Trouble::Absent => ExitCode::Failure,
+        Trouble::Damage => ExitCode::Damaged,
+        Trouble::Configuration => ExitCode::Configuration,
+        Trouble::Connection => ExitCode::Connection,
+        Trouble::Outlet => ExitCode::Unwritable,
+        Trouble::Remote(status) => ExitCode::Status(status),
+    });
+}
+
+/// Who asks, where sshd tells us: the first word of `SSH_CONNECTION` is the client's address.
+pub(super) fn requester() -> String {
+    let connection = env::var("SSH_CONNECTION").unwrap_or_default();
+    match connection.split_whitespace().next() {
+        Some(host) => format!(" (SSH host: {host})"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,306 @@
+//! `wal-restore`: PostgreSQL's `restore_command`, on the database host or beside the archive.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::archive_wal::Parts;
+use super::args::{WalRestoreArgs, WalToRestore};
+use super::exit_code::ExitCode;
+use super::get_wal::{report, requester, with_retriever};
+use super::output::Output;
+use super::servers::select_one_to_read;
+use crate::config::{Config, ServerConfig};
+use crate::restore::{
+    Ahead, FileOutlet, Outlet, Remote, RestoreError, Spool, Trouble, WalSource, cluster_identifier,
+    data_directory, outlet_for, prefetch, restore, works_for_pg_rewind,
+};
+use crate::wal::WalName;
+
+/// What a Barman client says for trouble with the connection.
+pub(super) const CONNECTION: ExitCode = ExitCode::Status(2);
+
+/// Restores from a backup host.
+pub(super) fn run_remote(args: &WalRestoreArgs, is_process: bool, output: &Output) {
+    let wal = args.wal();
+    let host = args.ssh.backup_host(wal.barman_host.unwrap_or_default());
+    if args.test {
+        let words = ["get-wal", "--test", wal.server_name, "dummy_wal_name"];
+        return test(host.command(&words), output);
+    }
+    if let Some(compression) = deprecated(args) {
+        output.line(&format!(
+            "WARNING: `{compression}` option is deprecated and will be removed in future versions. \
+             For WAL compression, please make sure to enable it directly on the Barman server via \
+             the `compression` configuration option"
+        ));
+    }
+    let source = Remote {
+        host: &host,
+        server_name: wal.server_name,
+        transfer: match deprecated(args) {
+            Some("gzip") => Some("--gzip"),
+            Some(_) => Some("--bzip2"),
+            None => args.keep_compression.then_some("--keep-compression"),
+        },
+        system_identifier: system_identifier(&wal),
+    };
+    // Whatever decides over what comes.
+    let identity = format!("{host:?} {}", wal.server_name);
+    let restored = Restoring {
+        source: &source,
+        identity,
+        how: args.into(),
+        wal,
+        is_process,
+    }
+    .run(output);
+    let Err(error) = restored else { return };
+    match error.trouble() {
+        Trouble::Connection => {
+            output.error(&error.to_string());
+            output.exit_with(CONNECTION);
+        }
+        _ => report(&error, "", output),
+    }
+    pause(args, output);
+}
+
+fn deprecated(args: &WalRestoreArgs) -> Option<&'static str> {
+    match (args.gzip, args.bzip2) {
+        (true, _) => Some("gzip"),
+        (_, true) => Some("bzip2"),
+        _ => None,
+    }
+}
+
+/// Restores from an archive on this host.
+pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool, output: &Output) {
+    let wal = args.wal();
+    let configuration = config.path.display().to_string();
+    let Some(server) = select_one_to_read(config, wal.server_name, output) else {
+        return output.exit_with(ExitCode::Configuration);
+    };
+    let parts = match Parts::new(&server, None) {
+        Ok(parts) => parts,
+        Err(message) => {
+            output.error(&message);
+            return output.exit_with(ExitCode::Configuration);
+        }
+    };
+    if args.test {
+        return output.info(&ready(&server));
+    }
+    let identity = format!("local {configuration} {}", server.name);
+    let mut restored = Ok(());
+    with_retriever(&server, &parts, false, |retriever| {
+        restored = Restoring {
+            source: retriever,
+            identity,
+            how: args.into(),
+            wal,
+            is_process,
+        }
+        .run(output);
+    });
+    if let Err(error) = restored {
+        report(&error, &requester(), output);
+        pause(args, output);
+    }
+}
+
+fn ready(server: &ServerConfig) -> String {
+    let name = &server.name;
+    format!("Ready to retrieve WAL files from the server {name}")
+}
+
+/// Passes on what the other end says, and how it ends.
+fn test(mut command: Command, output: &Output) {
+    match command.stdin(Stdio::null()).output() {
+        Ok(said) => {
+            let mut text = String::from_utf8_lossy(&said.stdout).into_owned();
+            text.push_str(&String::from_utf8_lossy(&said.stderr));
+            output.line(&text);
+            let code = said.status.code().and_then(|code| u8::try_from(code).ok());
+            output.exit_with(match code {
+                Some(0) => ExitCode::Success,
+                code => ExitCode::Status(code.unwrap_or(u8::MAX)),
+            });
+        }
+        Err(error) => {
+            output.error(&format!("Impossible to invoke remote get-wal: {error}"));
+            output.exit_with(CONNECTION);
+        }
+    }
+}
+
+fn system_identifier(wal: &WalToRestore<'_>) -> Option<u64> {
+    let data_directory = data_directory(wal.wal_dest).ok()?;
+    cluster_identifier(&data_directory)
+}
+
+/// So that a log is not filled with attempts.
+fn pause(args: &WalRestoreArgs, output: &Output) {
+    if args.sleep > 0 {
+        output.note(&format!("Sleeping for {} seconds.", args.sleep));
+        thread::sleep(Duration::from_secs(args.sleep));
+    }
+}
+
+/// How a call of `restore_command` goes about it.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// An incomplete segment will do.
+    pub(super) partial: bool,
+    /// Files that are fetched ahead at a time.
+    pub(super) parallel: usize,
+    pub(super) spool_dir: &'a Path,
+    /// How long a file that is on its way is waited for.
+    pub(super) patience: Duration,
+    /// Be the process that fetches ahead.
+    pub(super) prefetch: bool,
+}
+
+impl<'a> From<&'a WalRestoreArgs> for How<'a> {
+    fn from(args: &'a WalRestoreArgs) -> Self {
+        How {
+            partial: args.partial,
+            parallel: args.parallel,
+            spool_dir: &args.spool_dir,
+            patience: Duration::from_secs(args.ssh.timeout),
+            prefetch: args.prefetch,
+        }
+    }
+}
+
+/// One call of `restore_command`.
+pub(super) struct Restoring<'a> {
+    pub(super) source: &'a dyn WalSource,
+    /// Tells the archive from others; part of the spool's identity.
+    pub(super) identity: String,
+    pub(super) how: How<'a>,
+    pub(super) wal: WalToRestore<'a>,
+    pub(super) is_process: bool,
+}
+
+impl Restoring<'_> {
+    pub(super) fn run(&self, output: &Output) -> Result<(), RestoreError> {
+        let goal = self.wal.wal_dest;
+        if self.how.prefetch {
+            self.prefetch();
+            return Ok(());
+        }
+        let Ok(name) = WalName::parse(self.wal.wal_name) else {
+            let name = self.wal.wal_name;
+            output.error(&format!("'{name}' is not a valid wal file name"));
+            output.exit_with(ExitCode::Unwritable);
+            return Ok(());
+        };
+        let Some(mut outlet) = open(goal, output) else {
+            return Ok(());
+        };
+        let spool = self.spool(output);
+        let ahead = spool.as_ref().map(|spool| Ahead {
+            spool,
+            patience: self.how.patience,
+            start: &start_prefetching,
+        });
+        let partial = self.how.partial;
+        restore(
+            self.source,
+            &name,
+            partial,
+            goal,
+            &mut outlet,
+            ahead.as_ref(),
+            &mut |warning| output.warning(warning),
+        )
+    }
+
+    /// Where files wait that were fetched ahead; `None` when none are to be.
+    fn spool(&self, output: &Output) -> Option<Spool> {
+        let how = self.how;
+        if how.parallel == 0 || how.partial || !self.is_process || works_for_pg_rewind() {
+            return None;
+        }
+        match self.open_spool() {
+            Ok(spool) => Some(spool),
+            Err(error) => {
+                let directory = how.spool_dir.display();
+                output.warning(&format!(
+                    "nothing is fetched ahead: cannot use '{directory}' directory: {error}"
+                ));
+                None
+            }
+        }
+    }
+
+    fn open_spool(&self) -> io::Result<Spool> {
+        let data_directory = data_directory(self.wal.wal_dest)?;
+        let identity = format!("{} {}", self.identity, data_directory.display());
+        Spool::open(
+            self.how.spool_dir,
+            self.wal.server_name,
+            &identity,
+            cluster_identifier(&data_directory),
+        )
+    }
+
+    /// Nobody listens: whoever needs a file that could not be had will find out why.
+    fn prefetch(&self) {
+        let jobs = NonZeroUsize::new(self.how.parallel).unwrap_or(NonZeroUsize::MIN);
+        let done = self
+            .open_spool()
+            .and_then(|spool| prefetch(self.source, &spool, jobs));
+        if let Err(error) = done {
+            tracing::warn!("nothing more is fetched ahead: {error}");
+        }
+    }
+}
+
+/// Makes sure that the file can be written, before anything is asked for. `None` if not; why was printed.
+fn open(goal: &Path, output: &Output) -> Option<FileOutlet> {
+    let shown = goal.display();
+    let mut outlet = outlet_for(goal);
+    let refused = if goal.is_dir() {
+        Some(format!("WAL_DEST cannot be a directory: {shown}"))
+    } else {
+        let begun = outlet.begin().err();
+        begun.map(|error| format!("Cannot open '{shown}' (WAL_DEST) for writing: {error}"))
+    };
+    if let Some(message) = refused {
+        output.error(&message);
+        output.exit_with(ExitCode::Unwritable);
+        return None;
+    }
+    Some(outlet)
+}
+
+/// Starts this program once more, with the same arguments, to fetch ahead. It goes on when we have answered, and must
+/// not hold PostgreSQL's streams, nor hear signals that are meant for us.
+fn start_prefetching() -> io::Result<()> {
+    let mut words = env::args_os();
+    let called = words.next().unwrap_or_else(|| OsString::from("walarch"));
+    let mut words: Vec<OsString> = words.collect();
+    // Before a "--", if there is one, and behind the command's name if there is one.
+    let at = words
+        .iter()
+        .position(|word| word == "wal-restore" || word == "cloud-wal-restore")
+        .map_or(0, |at| at + 1);
+    words.insert(at, OsString::from("--prefetch"));
+    Command::new(env::current_exe()?)
+        .arg0(called)
+        .args(words)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(drop)
+}

@@ -1,0 +1,256 @@
+//! From the stored form of a WAL file to the form that was asked for.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use super::RestoreError;
+use super::checked::Validation;
+use super::delivery::Delivery;
+use super::outlet::Outlet;
+use super::places::{Candidate, Places};
+use super::plain::{Clear, HELD_SIZE_BYTES, Plain};
+use crate::codec::{CodecError, Decoder, Encoding, is_encrypted, peek_head};
+use crate::config::{Compression, Encryption};
+use crate::storage::{Recognition, WalStorageStrategy};
+use crate::wal::{WalKind, WalName};
+
+/// Finds and decodes the WAL files of one server.
+pub struct Retriever<'a> {
+    /// For messages.
+    pub server_name: &'a str,
+    /// The archive.
+    pub storage: &'a dyn WalStorageStrategy,
+    /// `incoming_wals_directory`
+    pub incoming: &'a Path,
+    /// `streaming_wals_directory`
+    pub streaming: &'a Path,
+    /// Look into the archive alone, once, and not into the queues.
+    pub only_archive: bool,
+    /// What undoes the stored form.
+    pub decoder: &'a Decoder,
+    /// What tells how a sender compressed a file that waits in a queue.
+    pub recognition: &'a Recognition,
+    /// How segments are judged; `None` judges only what is empty or cannot be decoded.
+    pub validation: Option<Validation>,
+}
+
+/// The form in which a file is delivered. Never encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As PostgreSQL wrote it.
+    Plain,
+    /// With this compression.
+    Compressed(Compression),
+    /// With the compression it has.
+    AsStored,
+}
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The file.
+    pub name: &'a WalName,
+    /// The form it shall have.
+    pub form: Form,
+    /// Whether an incomplete segment will do where there is no complete one. It is filled up with zeros.
+    pub partial: bool,
+}
+
+/// What happens on the way.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// A file was found and is about to be delivered; its name in its place.
+    Sending(&'a WalName),
+    /// The file in one place is of no use; the next place is tried.
+    Unusable(&'a RestoreError),
+}
+
+impl Retriever<'_> {
+    pub(super) fn places(&self) -> Places<'_> {
+        Places {
+            storage: self.storage,
+            incoming: self.incoming,
+            streaming: self.streaming,
+            only_archive: self.only_archive,
+        }
+    }
+
+    /// Delivers the first good file among those that are in the server's places.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError::NotFound`] when there is none; what is wrong with the first one when there are only bad ones. The
+    /// outlet is not finished then.
+    pub fn get(
+        &self,
+        request: &Request<'_>,
+        outlet: &mut dyn Outlet,
+        notice: &mut dyn FnMut(&Notice<'_>),
+    ) -> Result<(), RestoreError> {
+        let mut delivery = Delivery::new(outlet);
+        let mut first_error = None;
+        let mut unusable = Vec::new();
+        for candidate in self.places().of(request.name, request.partial) {
+            if unusable.contains(&candidate) {
+                continue;
+            }
+            match self.deliver(&candidate, request, &mut delivery, notice) {
+                Ok(true) => return Ok(()),
+                // Not there, or just moved to a place that comes later.
+                Ok(false) => {}
+                Err(error @ (RestoreError::Outlet { .. } | RestoreError::Encoder { .. })) => {
+                    return Err(error);
+                }
+                Err(error) if delivery.is_spoiled => return Err(error),
+                Err(error) => {
+                    notice(&Notice::Unusable(&error));
+                    first_error.get_or_insert(error);
+                    unusable.push(candidate);
+                }
+            }
+        }
+        Err(first_error.unwrap_or_else(|| RestoreError::NotFound {
+            name: request.name.clone(),
+            server: self.server_name.to_owned(),
+        }))
+    }
+
+    /// False when the candidate is not there.
+    fn deliver(
+        &self,
+        candidate: &Candidate,
+        request: &Request<'_>,
+        delivery: &mut Delivery<'_>,
+        notice: &mut dyn FnMut(&Notice<'_>),
+    ) -> Result<bool, RestoreError> {
+        let Some(mut clear) = self.open(candidate, request.name)? else {
+            return Ok(false);
+        };
+        notice(&Notice::Sending(&candidate.name));
+        let compressions = match &candidate.queued {
+            None => self.decoder.compressions_to_try(&clear.head),
+            Some(_) => vec![self.recognition.of_source(&clear.head)],
+        };
+        let mut attempts = compressions.into_iter().peekable();
+        while let Some(compression) = attempts.next() {
+            match self.convert(clear, compression, candidate, request, delivery) {
+                Err(RestoreError::Damaged { .. })
+                    if attempts.peek().is_some() && !delivery.is_spoiled =>
+                {
+                    let Some(again) = self.open(candidate, request.name)? else {
+                        return Ok(false);
+                    };
+                    clear = again;
+                }
+                outcome => return outcome,
+            }
+        }
+        Ok(false)
+    }
+
+    fn open(&self, candidate: &Candidate, name: &WalName) -> Result<Option<Clear>, RestoreError> {
+        let Some(found) = self.places().open(candidate)? else {
+            return Ok(None);
+        };
+        let location = found.location;
+        let failed = |is_locked: bool, error: CodecError| {
+            RestoreError::decoding(&location, name, is_locked, error)
+        };
+        let (mut head, mut stream) =
+            peek_head(found.stored).map_err(|error| failed(false, error))?;
+        let is_encrypted = is_encrypted(&head);
+        let is_locked = is_encrypted && !self.decoder.can_decrypt();
+        if is_encrypted {
+            let encoding = Encoding {
+                compression: None,
+                encryption: Some(Encryption::Gpg),
+            };
+            (head, stream) = self
+                .decoder
+                .decode(stream, &encoding)
+                .and_then(peek_head)
+                .map_err(|error| failed(is_locked, error))?;
+        }
+        Ok(Some(Clear {
+            location,
+            is_locked,
+            head,
+            stream,
+        }))
+    }
+
+    fn plain<'n>(
+        &self,
+        clear: Clear,
+        compression: Option<Compression>,
+        candidate: &Candidate,
+        request: &Request<'n>,
+    ) -> Result<Plain<'n>, RestoreError> {
+        let fills =
+            candidate.name.kind() == WalKind::Partial && request.name.kind() == WalKind::Segment;
+        let (decoder, validation) = (self.decoder, self.validation);
+        Plain::new(decoder, validation, clear, compression, fills, request.name)
+    }
+
+    /// False when the file has vanished.
+    fn convert(
+        &self,
+        clear: Clear,
+        compression: Option<Compression>,
+        candidate: &Candidate,
+        request: &Request<'_>,
+        delivery: &mut Delivery<'_>,
+    ) -> Result<bool, RestoreError> {
+        let mut plain = self.plain(clear, compression, candidate, request)?;
+        match request.form {
+            Form::Compressed(wanted) if compression != Some(wanted) => {
+                self.recompress(plain, wanted, compression, candidate, request, delivery)
+            }
+            Form::Compressed(_) | Form::AsStored if compression.is_some() => {
+                // First to the end, because what is sent is not what is checked.
+                plain.drain()?;
+                let Some(mut again) = self.open(candidate, request.name)? else {
+                    return Ok(false);
+                };
+                delivery.copy(&mut again.stream, |error| {
+                    let error = CodecError::from_read(error);
+                    RestoreError::decoding(&again.location, request.name, again.is_locked, error)
+                })?;
+                Ok(true)
+            }
+            _ => {
+                plain.pump(delivery)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn recompress(
+        &self,
+        mut plain: Plain<'_>,
+        wanted: Compression,
+        compression: Option<Compression>,
+        candidate: &Candidate,
+        request: &Request<'_>,
+        delivery: &mut Delivery<'_>,
+    ) -> Result<bool, RestoreError> {
+        let mut held = Vec::new();
+        plain.fill(&mut held)?;
+        if held.len() < HELD_SIZE_BYTES {
+            plain.judge()?;
+            let size_bytes = held.len() as u64;
+            delivery.encode(wanted, &mut Cursor::new(held), size_bytes, request.name)?;
+            return Ok(true);
+        }
+        drop(held);
+        // A compressor must be told the size before it begins.
+        plain.drain()?;
+        let size_bytes = plain.checked.size_bytes();
+        let Some(again) = self.open(candidate, request.name)? else {
+            return Ok(false);
+        };
+        let mut again = self.plain(again, compression, candidate, request)?;
+        delivery.encode(wanted, &mut again.checked, size_bytes, request.name)?;
+        Ok(true)
+    }
+}

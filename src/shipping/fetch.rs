@@ -1,0 +1,118 @@
+//! What a command on the backup host writes, as a stream.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::patience::{PatientReader, end, wait_for_end};
+
+/// ssh's own exit status when there is no connection, or none any more (ssh(1)).
+const SSH_FAILED: i32 = 255;
+
+/// Why a command on the backup host gave nothing, or not everything.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// ssh cannot be started on this host.
+    #[error("Error executing \"ssh\": {0}")]
+    NotStarted(#[source] io::Error),
+    /// There is no connection, or it broke or fell silent.
+    #[error("Connection problem with ssh{}", reason.as_ref().map_or(String::new(), |error| format!(": {error}")))]
+    Connection {
+        /// What is known beyond what ssh says itself.
+        reason: Option<io::Error>,
+    },
+    /// The command failed over there; it said why on its standard error, which is ours.
+    #[error("Remote '{program} get-wal' command has failed!")]
+    Remote {
+        /// The program over there.
+        program: String,
+        /// Its exit status.
+        status: u8,
+    },
+}
+
+/// The output of a command that runs over ssh.
+///
+/// Its end is reported only once the command has succeeded; otherwise the last read fails with a [`FetchError`]
+/// inside. Dropping it ends the command.
+pub struct RemoteOutput {
+    child: Child,
+    output: PatientReader,
+    program: String,
+    patience: Duration,
+    is_over: bool,
+}
+
+impl RemoteOutput {
+    /// Starts an ssh command, which runs `program` over there.
+    pub fn start(
+        mut command: Command,
+        program: &str,
+        patience: Duration,
+    ) -> Result<Self, FetchError> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(FetchError::NotStarted)?;
+        let Some(output) = child.stdout.take() else {
+            end(&mut child);
+            return Err(FetchError::NotStarted(io::Error::other("it has no pipe")));
+        };
+        Ok(RemoteOutput {
+            child,
+            output: PatientReader::new(OwnedFd::from(output), patience),
+            program: program.to_owned(),
+            patience,
+            is_over: false,
+        })
+    }
+
+    fn conclude(&mut self) -> Result<(), FetchError> {
+        let status = wait_for_end(&mut self.child, self.patience).map_err(broken)?;
+        self.is_over = true;
+        match (status.success(), status.code()) {
+            (true, _) => Ok(()),
+            (_, Some(SSH_FAILED)) => Err(FetchError::Connection { reason: None }),
+            (_, Some(code)) => Err(FetchError::Remote {
+                program: self.program.clone(),
+                status: u8::try_from(code).unwrap_or(u8::MAX),
+            }),
+            (_, None) => Err(broken(io::Error::other(killed(status)))),
+        }
+    }
+}
+
+fn broken(reason: io::Error) -> FetchError {
+    FetchError::Connection {
+        reason: Some(reason),
+    }
+}
+
+fn killed(status: ExitStatus) -> String {
+    format!("ssh ended with {status}")
+}
+
+impl Read for RemoteOutput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.is_over || buffer.is_empty() {
+            return Ok(0);
+        }
+        match self.output.read(buffer) {
+            Ok(0) => self.conclude().map(|()| 0).map_err(io::Error::other),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(io::Error::other(broken(error)))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for RemoteOutput {
+    fn drop(&mut self) {
+        if !self.is_over {
+            end(&mut self.child);
+        }
+    }
+}
