@@ -17,6 +17,7 @@
 //! | `xlogdb` | lines old and new, torn, missing, migrated, rebuilt, locked |
 //! | `readme` | do the README, the help and the examples say what the code does? |
 //! | `process` | whose rights it runs with, and what if nobody reads what it prints? |
+//! | `cloud` | archives in object stores: every store, every fault, Barman, recovery |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -33,6 +34,7 @@
 )]
 
 mod archive;
+mod cloud;
 mod codec;
 mod collisions;
 mod command_mode;
