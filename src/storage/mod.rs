@@ -91,6 +91,9 @@ pub struct StoredWal {
     pub is_durable: bool,
 }
 
+/// A file in the archive, and its stored form.
+pub type Fetched = (StoredWal, Box<dyn Read + Send>);
+
 /// Where WAL goes.
 ///
 /// # Contract
@@ -134,10 +137,7 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
 
     /// [`find`](Self::find) and [`open`](Self::open) in one step. Absence is no error, also if the
     /// file goes away in between.
-    fn fetch(
-        &self,
-        name: &WalName,
-    ) -> Result<Option<(StoredWal, Box<dyn Read + Send>)>, StorageError> {
+    fn fetch(&self, name: &WalName) -> Result<Option<Fetched>, StorageError> {
         let Some(stored) = self.find(name)? else {
             return Ok(None);
         };

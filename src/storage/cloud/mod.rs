@@ -37,7 +37,8 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload, TagSet};
 
 use super::{
-    AroundDelete, SealedWal, Source, StagedWal, StorageError, StoredWal, WalStorageStrategy,
+    AroundDelete, Fetched, SealedWal, Source, StagedWal, StorageError, StoredWal,
+    WalStorageStrategy,
 };
 use crate::catalog::WalFileInfo;
 use crate::codec::Encoding;
@@ -286,10 +287,7 @@ impl WalStorageStrategy for Cloud {
         }
     }
 
-    fn fetch(
-        &self,
-        name: &WalName,
-    ) -> Result<Option<(StoredWal, Box<dyn Read + Send>)>, StorageError> {
+    fn fetch(&self, name: &WalName) -> Result<Option<Fetched>, StorageError> {
         let form = self.likely();
         let key = self.shared.keys.key(name, form);
         if let Some((head, stream)) = self

@@ -4,21 +4,18 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use futures_util::stream::BoxStream;
 
 use super::Shared;
+use super::remote::Pieces;
 
 pub(super) struct ObjectReader {
     shared: Arc<Shared>,
-    stream: BoxStream<'static, Result<Bytes, object_store::Error>>,
+    stream: Pieces,
     piece: Bytes,
 }
 
 impl ObjectReader {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        stream: BoxStream<'static, Result<Bytes, object_store::Error>>,
-    ) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, stream: Pieces) -> Self {
         ObjectReader {
             shared: Arc::clone(shared),
             stream,

@@ -34,6 +34,9 @@ pub(super) struct Head {
     pub(super) modified_s: Option<f64>,
 }
 
+/// An object's content as it arrives.
+pub(super) type Pieces = BoxStream<'static, Result<Bytes, object_store::Error>>;
+
 /// Metadata of an object: when its source was last modified, in seconds since 1970, as rclone has it.
 pub(super) const MODIFIED: &str = "mtime";
 
@@ -124,19 +127,13 @@ impl Remote {
     }
 
     /// Begins to read an object.
-    pub(super) fn get(
-        &self,
-        key: &Path,
-    ) -> io::Result<Option<(Head, BoxStream<'static, Result<Bytes, object_store::Error>>)>> {
+    pub(super) fn get(&self, key: &Path) -> io::Result<Option<(Head, Pieces)>> {
         let result = self.wait(self.store.get_opts(key, GetOptions::default()));
         found(result.map(|result| (head_of(&result), result.into_stream())))
     }
 
     /// The next piece of an object.
-    pub(super) fn next(
-        &self,
-        stream: &mut BoxStream<'static, Result<Bytes, object_store::Error>>,
-    ) -> io::Result<Option<Bytes>> {
+    pub(super) fn next(&self, stream: &mut Pieces) -> io::Result<Option<Bytes>> {
         self.wait(async { stream.next().await.transpose() })
     }
 

@@ -1,7 +1,6 @@
 //! The rules of every storage on a store in memory and on real server software, as `tests/setup.sh` installs it.
 #![allow(
     clippy::disallowed_methods,
-    clippy::print_stderr,
     reason = "tests make the messes that durable never would"
 )]
 
@@ -13,10 +12,20 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::storage::conformance::check_all;
 
-#[allow(dead_code, reason = "the suite uses more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "the suite uses more of it"
+)]
 #[path = "../../../tests/suite/support/http.rs"]
 mod http;
-#[allow(dead_code, reason = "the suite uses more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "the suite uses more of it"
+)]
 #[path = "../../../tests/suite/support/object_stores.rs"]
 mod object_stores;
 
@@ -30,7 +39,7 @@ fn cloud(store: Arc<dyn ObjectStore>, url: &str, prefix: &std::path::Path) -> Cl
 }
 
 fn client(server: &object_stores::ObjectStore) -> Arc<dyn ObjectStore> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    set_up_tls();
     let plain = object_store::ClientOptions::new().with_allow_http(true);
     match server.kind {
         Kind::Moto | Kind::S3sFs => Arc::new(
@@ -66,10 +75,45 @@ fn client(server: &object_stores::ObjectStore) -> Arc<dyn ObjectStore> {
     }
 }
 
+fn set_up_tls() {
+    // Whoever comes first does it for all.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 fn conforms_on(kind: Kind) {
     let server = object_stores::ObjectStore::start(kind);
     let client = client(&server);
     check_all(|root| cloud(Arc::clone(&client), &server.url(""), root));
+    let probed = cloud(client, &server.url(""), std::path::Path::new("probed"));
+    probed.probe().unwrap();
+    let mut count = 0;
+    let root = probed.shared.keys.root();
+    probed
+        .shared
+        .remote
+        .list(&root, &mut |_| count += 1)
+        .unwrap();
+    assert_eq!(count, 0, "the probe left something behind");
+}
+
+#[test]
+fn a_bucket_that_cannot_be_reached_fails_the_probe() {
+    set_up_tls();
+    let store = AmazonS3Builder::new()
+        .with_endpoint("http://127.0.0.1:9")
+        .with_bucket_name(BUCKET)
+        .with_access_key_id(ACCESS_KEY)
+        .with_secret_access_key(SECRET_KEY)
+        .with_retry(object_store::RetryConfig {
+            max_retries: 0,
+            ..Default::default()
+        })
+        .with_client_options(object_store::ClientOptions::new().with_allow_http(true))
+        .build()
+        .unwrap();
+    let unreachable = cloud(Arc::new(store), "s3://wal/", std::path::Path::new("x"));
+    let error = unreachable.probe().unwrap_err();
+    assert_eq!(error.source.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]

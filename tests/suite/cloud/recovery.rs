@@ -16,6 +16,7 @@ fn a_cluster_goes_back_in_time_from_the_bucket_alone() {
         .into_iter()
         .map(|(name, value)| format!("{name}={value} "))
         .collect();
+    run_as_server_user(&home);
     let config = home.home.config_file().display().to_string();
     let command = |folder: &str, words: &str| {
         format!("HOME={folder} {variables}{folder}/walarch -c {config} {words}")
@@ -30,7 +31,6 @@ fn a_cluster_goes_back_in_time_from_the_bucket_alone() {
 
     // Its data directory as it is now is the base backup.
     let base = home.home.root().join("base");
-    cluster.sql("SELECT pg_backup_start('base', true)");
     let arguments = [
         "-D",
         base.to_str().unwrap(),
@@ -88,6 +88,13 @@ fn a_cluster_goes_back_in_time_from_the_bucket_alone() {
     let rows = cluster.ask("SELECT string_agg(n::text, ',' ORDER BY n) FROM t");
     assert_eq!(rows, "1,2,3,4,5,6");
     cluster.stop();
+}
+
+/// PostgreSQL's commands run as its own user.
+fn run_as_server_user(home: &CloudHome) {
+    let text = fs::read_to_string(home.home.config_file()).unwrap();
+    home.home
+        .write_config_text(&text.replace("barman_user = root", "barman_user = postgres"));
 }
 
 /// The name of the segment before, in the same log.
