@@ -272,5 +272,5 @@ fn main() {
     memory();
     cold_start(runs);
     one_segment(runs);
-    backlog(runs.min(3));
+    backlog(runs.min(2));
 }

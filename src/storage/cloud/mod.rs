@@ -12,6 +12,7 @@
 //! ending: see [`Written`].
 
 mod address;
+mod blocks;
 mod delete;
 mod error;
 mod keys;
@@ -45,6 +46,7 @@ use crate::codec::Encoding;
 use crate::config::{Compression, OwnCloudOptions, ServerConfig};
 use crate::wal::WalName;
 use address::{Address, Provider};
+use blocks::Blocks;
 pub use error::CloudError;
 use keys::Keys;
 use provider::BodyDigest;
@@ -77,6 +79,7 @@ struct Shared {
     keys: Keys,
     remote: Remote,
     own: OwnCloudOptions,
+    blocks: Arc<Blocks>,
 }
 
 impl Cloud {
@@ -126,6 +129,7 @@ impl Cloud {
                 keys,
                 remote,
                 own,
+                blocks: Arc::default(),
             }),
             likely: Mutex::new(usual),
         })

@@ -6,18 +6,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use object_store::PutPayload;
 use object_store::path::Path;
-use object_store::{PutPayload, PutPayloadMut};
 
 use super::Shared;
+use super::blocks::Collector;
 use super::error::may_have_happened;
 use crate::catalog::WalFileInfo;
 use crate::codec::Encoding;
 use crate::durable::Publication;
 use crate::storage::{SealedWal, Source, StagedWal, StorageError};
-
-/// How much is allocated at a time.
-const BLOCK_SIZE_BYTES: usize = 1 << 20;
 
 /// How often storing is begun anew after it was unclear whether it had happened, and it had not.
 const ATTEMPTS_MAX: u32 = 5;
@@ -28,7 +26,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 pub(super) struct Staged {
     shared: Arc<Shared>,
     info: WalFileInfo,
-    payload: PutPayloadMut,
+    collector: Collector,
 }
 
 impl Staged {
@@ -36,15 +34,14 @@ impl Staged {
         Staged {
             shared: Arc::clone(shared),
             info: source.info(),
-            payload: PutPayloadMut::new().with_block_size(BLOCK_SIZE_BYTES),
+            collector: Collector::new(&shared.blocks),
         }
     }
 }
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.payload.extend_from_slice(bytes);
-        Ok(bytes.len())
+        self.collector.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -57,15 +54,15 @@ impl StagedWal for Staged {
         let Staged {
             shared,
             mut info,
-            payload,
+            collector,
         } = *self;
+        let payload = collector.freeze();
         info.size_bytes = payload.content_length() as u64;
         info.compression = encoding.compression.map(|codec| codec.name().to_owned());
         info.encryption = encoding
             .encryption
             .map(|encryption| encryption.name().to_owned());
         let key = shared.keys.key(&info.name, *encoding);
-        let payload = payload.freeze();
         Ok(Box::new(Sealed {
             shared,
             key,
