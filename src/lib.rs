@@ -4,6 +4,7 @@
 //! # The way of a file
 //!
 //! ```text
+//! receiver     receive-wal: what a server streams becomes a file in a queue
 //! shipping     put-wal: a tar stream over ssh becomes a file in a queue; wal-archive, its other end
 //!    |
 //! archiver     one look into a queue: what is there, in which order, what must stay
@@ -25,7 +26,8 @@
 //! returns errors, and tells an [`observe::Observer`] what happens meanwhile.
 //!
 //! [`restore`] goes the other way: it finds a file, decodes and checks it, and delivers it whole or
-//! not at all.
+//! not at all. [`postgres`] is the connection to a server, for the receiver and for `check`, `status`
+//! and the small commands.
 //!
 //! # The two traits
 //!

@@ -59,13 +59,9 @@ impl Home {
             Tool::Barman => &bench.barman,
         };
         let configuration = self.configuration();
-        let script = format!("exec \"$0\" \"$@\" > {}", goal.display());
-        let arguments = [Path::new("-c"), Path::new(&script), program];
-        let arguments = arguments
-            .into_iter()
-            .chain([Path::new("-c"), &configuration, Path::new("get-wal")])
-            .chain([Path::new("main"), name]);
-        probe::measure("sh", arguments)
+        let arguments = [Path::new("-c"), &configuration, Path::new("get-wal")];
+        let arguments = arguments.into_iter().chain([Path::new("main"), name]);
+        probe::measure_into(goal, program, arguments)
     }
 
     pub(crate) fn configuration(&self) -> PathBuf {

@@ -7,6 +7,8 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,12 +35,25 @@ impl fmt::Display for Cost {
     }
 }
 
+/// The file that the command's standard output goes to, for the probe.
+const STDOUT: &str = "COMPARE_PROBE_STDOUT";
+
 /// Runs a command that must succeed.
 pub(crate) fn measure<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     arguments: impl IntoIterator<Item = A>,
 ) -> Result<Cost> {
+    measure_into(Path::new("/dev/null"), program, arguments)
+}
+
+/// The same with standard output into a file.
+pub(crate) fn measure_into<A: AsRef<OsStr>>(
+    stdout: &Path,
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<Cost> {
     let output = Command::new(std::env::current_exe()?)
+        .env(STDOUT, stdout)
         .arg(FLAG)
         .arg(program)
         .args(arguments)
@@ -60,10 +75,12 @@ pub(crate) fn measure<A: AsRef<OsStr>>(
 /// What the probe does.
 pub(crate) fn answer(command: &[String]) -> Result<()> {
     let (program, arguments) = command.split_first().ok_or("no command")?;
+    let stdout = std::env::var_os(STDOUT).ok_or("no standard output")?;
+    let stdout = File::create(stdout)?;
     let start = Instant::now();
     let status = Command::new(program)
         .args(arguments)
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .status()
         .map_err(|error| format!("{program}: {error}"))?;
     let wall_s = start.elapsed().as_secs_f64();

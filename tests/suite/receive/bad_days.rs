@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::support::{
     Both, Receiving, SETTINGS, assert_received, home, home_with_slot, last_reason, partials,
-    receive_wal, received, shared, state, streaming, wait_for_segments,
+    receive_wal, received, shared, state, state_file, streaming, wait_for_segments,
 };
 use crate::support::home::{Home, names, put};
 use crate::support::postgres::{Major, Postgres};
@@ -63,6 +63,29 @@ fn failures_in_a_row_are_counted_and_keep_nobody_from_trying_by_hand() {
     for failures in 1..=3 {
         fails_with(&home, &["/nonexistent"]);
         assert_eq!(state(&home)["consecutive_failures"], failures);
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_keeps_no_receiver_waiting() {
+    let postgres = shared();
+    let home = home_with_slot(&postgres, "clock", &[]);
+    // The last run failed when the clock was centuries ahead, or behind.
+    for then in ["2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"] {
+        let failed = serde_json::json!({
+            "consecutive_failures": 9,
+            "started_at": then,
+            "last_exit": { "at": then, "reason": "it failed", "failed": true },
+            "retry_at": then,
+        });
+        fs::write(state_file(&home), failed.to_string()).unwrap();
+        home.run(&["cron"]).exits(0);
+        wait_for("a receiver", || {
+            (!state(&home)["streaming_since"].is_null()).then_some(())
+        });
+        let segment = postgres.fill_segment();
+        wait_for_segments(&home, &[segment]);
+        home.run(&["receive-wal", "--stop", "main"]).exits(0);
     }
 }
 

@@ -121,7 +121,9 @@ fn live() -> Life {
     work(&primary, "later");
     primary.sql(&format!("SELECT pg_create_restore_point('{POINT}')"));
     let at_point = state(&primary);
-    work(&primary, "mistaken");
+    let closed = work(&primary, "mistaken");
+    // What arrived while it is handed on would reach one server only.
+    wait_for_archived(&primary, &closed);
     archive(&home, "shipped");
     let closed = primary.fill_segment();
     // In a segment that will never be complete.
@@ -154,13 +156,13 @@ fn live() -> Life {
     }
 }
 
-/// Two MiB of WAL and a commit that tells of itself.
-fn work(server: &Postgres, what: &str) {
+/// Two MiB of WAL and a commit that tells of itself. Returns the last of its segments.
+fn work(server: &Postgres, what: &str) -> String {
     server.sql(&format!("INSERT INTO life (what) VALUES ('{what}')"));
     server.sql(
         "INSERT INTO life (filler) SELECT repeat(md5(random()::text), 10) FROM generate_series(1, 4000)",
     );
-    server.fill_segment();
+    server.fill_segment()
 }
 
 /// A receiver into `received`.
