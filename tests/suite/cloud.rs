@@ -5,6 +5,7 @@ mod faults;
 mod interop;
 mod recovery;
 mod stores;
+mod upkeep;
 
 use std::fs;
 use std::time::Duration;
