@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use super::check_wal_archive::CheckWalArchiveArgs;
 use super::delete_wals::DeleteWalsArgs;
 use super::errors::ErrorsArgs;
+use super::exit_code::ExitCode;
 use super::list_wals::ListWalsArgs;
 use super::verify_wals::VerifyWalsArgs;
 use crate::config::{Compression, CompressionLevel};
@@ -315,13 +316,15 @@ impl Command {
         }
     }
 
-    /// Whether somebody who restores has to tell a mistake in the configuration from a file that is not there.
-    pub(super) fn restores(&self) -> bool {
-        #[cfg(feature = "cloud")]
-        if matches!(self, Command::CloudWalRestore(_)) {
-            return true;
+    /// What a mistake in the configuration ends with where somebody who restores has to tell it from a file that is not
+    /// there.
+    pub(super) fn code_of_misconfiguration(&self) -> Option<ExitCode> {
+        match self {
+            #[cfg(feature = "cloud")]
+            Command::CloudWalRestore(args) => Some(super::cloud_wal_restore::misconfigured(args)),
+            Command::GetWal(_) | Command::WalRestore(_) => Some(ExitCode::Configuration),
+            _ => None,
         }
-        matches!(self, Command::GetWal(_) | Command::WalRestore(_))
     }
 }
 

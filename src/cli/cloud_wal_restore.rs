@@ -86,6 +86,11 @@ pub(super) fn run(config: Config, args: &CloudWalRestoreArgs, is_process: bool, 
     });
 }
 
+/// The exit code of a mistake in the configuration.
+pub(super) fn misconfigured(args: &CloudWalRestoreArgs) -> ExitCode {
+    code(5, ends_at_a_target(&args.wal_dest))
+}
+
 fn code(number: u8, stops: bool) -> ExitCode {
     ExitCode::Status(if stops { STOP + number } else { number })
 }

@@ -118,8 +118,8 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
             Ok(config) => run_configured(&args, command, config, &output),
             Err(message) => {
                 output.error(&message);
-                if command.restores() {
-                    output.exit_with(ExitCode::Configuration);
+                if let Some(code) = command.code_of_misconfiguration() {
+                    output.exit_with(code);
                 }
             }
         },

@@ -219,6 +219,11 @@ fn a_recovery_to_a_target_is_stopped_rather_than_ended() {
     restore().exits(1);
     s3.fail(|_| Fault::Cut);
     restore().exits(202);
+    let configuration = fs::read_to_string(home.home.config_file()).unwrap();
+    home.home.write_config_text("no configuration");
+    restore().exits(205);
     fs::write(data.join("standby.signal"), "").unwrap();
+    restore().exits(5);
+    home.home.write_config_text(&configuration);
     restore().exits(2);
 }
