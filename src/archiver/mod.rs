@@ -1,5 +1,6 @@
 //! Where WAL comes from.
 
+mod ahead;
 mod direct;
 mod errors;
 mod file;
@@ -8,6 +9,7 @@ mod outcast;
 mod queue;
 mod receiver_report;
 mod report;
+mod sent;
 mod streaming;
 
 use std::fmt::Debug;
@@ -15,6 +17,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+pub use ahead::ready_after;
 pub use direct::Direct;
 pub use errors::summarise_errors;
 pub use file::File;
@@ -22,6 +25,7 @@ pub use identity::{IdentityError, identity_path, pin_identity, system_identifier
 pub use outcast::{Judged, Outcast, OutcastKind, ResolveError, Verdict, outcasts, resolve};
 pub use queue::{Backlog, incoming_backlog, move_to_errors, streaming_backlog};
 pub use report::{CheckReport, CheckResult, ReceiverFacts, ServerState, StatusLine, StatusReport};
+pub use sent::{Fingerprint, Sent};
 pub use streaming::Streaming;
 
 use crate::config::ServerConfig;

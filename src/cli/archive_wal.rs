@@ -21,8 +21,10 @@ use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::Hooks;
 use crate::storage::{
-    Archive, Local, Recognition, Validation, WalFile, WalStorageStrategy, rebuild,
+    Archive, Local, Recognition, SaveReport, Validation, WalFile, WalStorageStrategy, rebuild,
 };
+#[cfg(feature = "cloud")]
+use crate::storage::{Cloud, Written};
 use crate::wal::WalName;
 
 /// The pause between two rounds over the queues while something is waited for.
@@ -50,24 +52,28 @@ pub(super) fn run(config: Config, server_name: &str, wal_path: Option<&Path>, ou
 
 /// What a server's archive is made of, apart from what encodes and runs.
 pub(super) struct Parts {
-    pub(super) storage: Local,
+    pub(super) storage: Box<dyn WalStorageStrategy>,
     pub(super) catalog: Catalog,
 }
 
 impl Parts {
-    /// Refuses a server whose archive is not on this host.
     pub(super) fn new(server: &ServerConfig) -> Result<Self, String> {
-        match &server.wals_directory {
-            WalsDirectory::Local(root) => Ok(Parts {
-                storage: Local::new(root, server),
-                catalog: Catalog::of(server),
-            }),
-            WalsDirectory::Cloud(url) => Err(format!(
-                "server '{}' keeps its WAL in an object store, which this version of walarch \
-                 cannot use: {url}\nHINT: set wals_directory to a directory of this host",
-                server.name
-            )),
-        }
+        Self::sending(server, None)
+    }
+
+    /// `at_a_time` is how many files a cloud archive is sent at a time, if that is not the configured number.
+    pub(super) fn sending(
+        server: &ServerConfig,
+        at_a_time: Option<NonZeroUsize>,
+    ) -> Result<Self, String> {
+        let storage: Box<dyn WalStorageStrategy> = match &server.wals_directory {
+            WalsDirectory::Local(root) => Box::new(Local::new(root, server)),
+            WalsDirectory::Cloud(url) => cloud_storage(url, server, at_a_time)?,
+        };
+        Ok(Parts {
+            storage,
+            catalog: Catalog::of(server),
+        })
     }
 
     /// An archive that has gone while xlogdb lists it is a file system that is not mounted: nothing
@@ -100,8 +106,34 @@ impl Parts {
     }
 
     pub(super) fn rebuild_catalog(&self) -> Result<RebuildCounts, CatalogError> {
-        rebuild(&self.catalog, &self.storage)
+        rebuild(&self.catalog, &*self.storage)
     }
+}
+
+#[cfg(feature = "cloud")]
+fn cloud_storage(
+    url: &str,
+    server: &ServerConfig,
+    at_a_time: Option<NonZeroUsize>,
+) -> Result<Box<dyn WalStorageStrategy>, String> {
+    let cloud = Cloud::new(url, server).map_err(|error| error.to_string())?;
+    Ok(Box::new(match at_a_time {
+        Some(files) => cloud.with_concurrency(files),
+        None => cloud,
+    }))
+}
+
+#[cfg(not(feature = "cloud"))]
+fn cloud_storage(
+    url: &str,
+    server: &ServerConfig,
+    _at_a_time: Option<NonZeroUsize>,
+) -> Result<Box<dyn WalStorageStrategy>, String> {
+    Err(format!(
+        "server '{}' keeps its WAL in an object store, for which this walarch was not built: {url}\n\
+         HINT: build it with the feature cloud",
+        server.name
+    ))
 }
 
 fn archive_queues(
@@ -165,7 +197,10 @@ fn run_archivers(
     let mut succeeded = true;
     for archiver in archiver::archivers(server) {
         match archiver::run(&*archiver, archive, reporter) {
-            Ok(report) => succeeded &= report.failed == 0,
+            Ok(report) => {
+                succeeded &= report.failed == 0;
+                note_success(server, report);
+            }
             Err(error) => {
                 output.error(&format!(
                     "cannot read the queue of {}: {error}",
@@ -187,6 +222,22 @@ fn report_stop(archive: &Archive<'_>, output: &Output) {
     }
 }
 
+/// A run in which everything went well: from now on files need not be looked for before they are sent.
+#[cfg(feature = "cloud")]
+fn note_success(server: &ServerConfig, report: SaveReport) {
+    let is_cloud = matches!(server.wals_directory, WalsDirectory::Cloud(_));
+    let went_well = report.archived > 0 && report.failed == 0 && !report.stopped;
+    if is_cloud
+        && went_well
+        && let Err(error) = Written::of(server).record()
+    {
+        tracing::warn!("cannot record how files are stored: {error}");
+    }
+}
+
+#[cfg(not(feature = "cloud"))]
+fn note_success(_server: &ServerConfig, _report: SaveReport) {}
+
 fn archive_one(
     server: &ServerConfig,
     configuration_path: &Path,
@@ -205,13 +256,18 @@ fn archive_one(
     }
     // Found now, a mistyped path is no reason to wait for the lock.
     fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let file = WalFile {
+        name,
+        path: path.to_owned(),
+    };
+    #[cfg(feature = "cloud")]
+    if matches!(server.wals_directory, WalsDirectory::Cloud(_)) {
+        let parallel = server.cloud.wal_archive_parallel;
+        return super::cloud_wal_archive::send(server, configuration_path, file, parallel, output);
+    }
     let parts = Parts::new(server)?;
     let _lock = lock(server, Wait::Forever)?;
     with_archive(server, configuration_path, &parts, |archive| {
-        let file = WalFile {
-            name,
-            path: path.to_owned(),
-        };
         let reporter = DirectReporter::new(output, &server.name);
         let report = archive.save(&[file], None, &Direct, &reporter);
         if report.archived != 1 && !reporter.has_said_why() {
@@ -251,7 +307,7 @@ pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>, String> {
 }
 
 /// Puts the archive together and lets `work` use it. A request to stop raises the archive's flag.
-fn with_archive(
+pub(super) fn with_archive(
     server: &ServerConfig,
     configuration_path: &Path,
     parts: &Parts,
@@ -266,9 +322,8 @@ fn with_archive(
     let recognition = Recognition::new(server);
     let stop = stop_on_signals()?;
     let hooks = Hooks::new(server, configuration_path, &stop);
-    let storage: &dyn WalStorageStrategy = &parts.storage;
     work(&Archive {
-        storage,
+        storage: &*parts.storage,
         catalog: &parts.catalog,
         encoder: &encoder,
         decoder: &decoder,

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use super::check_wal_archive::CheckWalArchiveArgs;
 use super::delete_wals::DeleteWalsArgs;
 use super::errors::ErrorsArgs;
+use super::exit_code::ExitCode;
 use super::list_wals::ListWalsArgs;
 use super::verify_wals::VerifyWalsArgs;
 use crate::config::{Compression, CompressionLevel};
@@ -254,6 +255,31 @@ pub(super) enum Command {
 
     /// Tell what lies in the errors directory and why
     Errors(ErrorsArgs),
+    /// Archive one file into an object store, for use as PostgreSQL's archive_command
+    ///
+    /// 'walarch cloud-wal-archive SERVER %p -p 4'. Exit code 0 means that exactly the bytes of this file are in the
+    /// bucket; different content under its name is an error, and nothing is ever overwritten. With -p, files that
+    /// PostgreSQL has ready are sent at the same time and remembered.
+    #[cfg(feature = "cloud")]
+    CloudWalArchive {
+        /// The server's section in the configuration
+        #[arg(value_name = "SERVER")]
+        server_name: String,
+        /// The file to archive
+        #[arg(value_name = "WAL_PATH")]
+        wal_path: PathBuf,
+        /// Files that are sent at the same time [default: cloud_wal_archive_parallel]
+        #[arg(short, long, value_name = "FILES")]
+        parallel: Option<usize>,
+    },
+
+    /// Restore one file from an object store, for use as PostgreSQL's restore_command
+    ///
+    /// 'walarch cloud-wal-restore SERVER %f %p -p 4'. Exit code 1 means that the bucket certainly has no such file;
+    /// every other one but 0 that this could not be found out, or that the file cannot be used. In a recovery to a target those are
+    /// above 125, so that PostgreSQL stops instead of ending its recovery too early.
+    #[cfg(feature = "cloud")]
+    CloudWalRestore(CloudWalRestoreArgs),
 
     /// List the configured servers
     #[command(alias = "list-server")]
@@ -297,9 +323,15 @@ impl Command {
         }
     }
 
-    /// Whether somebody who restores has to tell a mistake in the configuration from a file that is not there.
-    pub(super) fn restores(&self) -> bool {
-        matches!(self, Command::GetWal(_) | Command::WalRestore(_))
+    /// What a mistake in the configuration ends with where somebody who restores has to tell it from a file that is not
+    /// there.
+    pub(super) fn code_of_misconfiguration(&self) -> Option<ExitCode> {
+        match self {
+            #[cfg(feature = "cloud")]
+            Command::CloudWalRestore(args) => Some(super::cloud_wal_restore::misconfigured(args)),
+            Command::GetWal(_) | Command::WalRestore(_) => Some(ExitCode::Configuration),
+            _ => None,
+        }
     }
 }
 
@@ -431,6 +463,30 @@ pub(super) struct WalRestoreArgs {
         conflicts_with = "local"
     )]
     fourth: Option<String>,
+}
+
+#[cfg(feature = "cloud")]
+#[derive(Debug, clap::Args)]
+pub(super) struct CloudWalRestoreArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    pub(super) server_name: String,
+    /// The WAL file: %f of restore_command
+    #[arg(value_name = "WAL_NAME")]
+    pub(super) wal_name: String,
+    /// Where to put it: %p of restore_command
+    #[arg(value_name = "WAL_DEST")]
+    pub(super) wal_dest: PathBuf,
+    /// Fetch so many files at a time ahead of what PostgreSQL asks for; 0 and 1 are none [default:
+    /// cloud_wal_restore_parallel]
+    #[arg(short, long, value_name = "FILES")]
+    pub(super) parallel: Option<usize>,
+    /// Where files that were fetched ahead wait, in a directory for each recovery
+    #[arg(long, value_name = "SPOOL_DIR", default_value = "/var/tmp/walrestore")]
+    pub(super) spool_dir: PathBuf,
+    /// Be the process that fetches ahead
+    #[arg(long, hide = true)]
+    pub(super) prefetch: bool,
 }
 
 /// What `wal-restore` is to restore, from the one archive or the other.

@@ -37,7 +37,7 @@ pub(super) fn run(config: Config, args: &CheckWalArchiveArgs, output: &Output) {
     } else {
         output.info(&format!("Server {name}:"));
     }
-    match objection(&parts.storage, &parts.catalog, args.timeline) {
+    match objection(&*parts.storage, &parts.catalog, args.timeline) {
         Err(error) => output.error(&error.to_string()),
         Ok(Some(objection)) => output.error(&format!(
             "WAL archive check failed for server {name}: {objection}"

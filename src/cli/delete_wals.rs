@@ -66,7 +66,7 @@ fn delete(
     let backups = catalog::backups(server).map_err(|error| {
         format!("no WAL was deleted: {error}\nHINT: repair that file, or delete that backup")
     })?;
-    let plan = Plan::new(&retention, &parts.storage, &parts.catalog, &backups)
+    let plan = Plan::new(&retention, &*parts.storage, &parts.catalog, &backups)
         .map_err(|error| error.to_string())?;
     let reporter = Reporter::begin(output, server, args.dry_run);
     reporter.say_limits(&plan);
@@ -78,7 +78,7 @@ fn delete(
     let stop = stop_on_signals()?;
     let hooks = Hooks::new(server, configuration_path, &stop);
     let deletion = Deletion {
-        storage: &parts.storage,
+        storage: &*parts.storage,
         catalog: &parts.catalog,
         hooks: &hooks,
         stop: &stop,
@@ -171,7 +171,7 @@ impl<'a> Reporter<'a> {
     }
 
     fn preview(&self, parts: &Parts, plan: &Plan) -> Result<(), String> {
-        plan.visit(&parts.storage, &parts.catalog, &mut |info| self.note(info))
+        plan.visit(&*parts.storage, &parts.catalog, &mut |info| self.note(info))
             .map_err(|error| error.to_string())
     }
 

@@ -49,7 +49,7 @@ fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(
     };
     let (decoder, recognition) = (Decoder::new(server), Recognition::new(server));
     let comparison = Comparison {
-        storage: &parts.storage,
+        storage: &*parts.storage,
         decoder: &decoder,
         recognition: &recognition,
         validation: Some(own_cluster(server)),

@@ -40,7 +40,7 @@ pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
         output.error(&format!("'{name}' is not a valid wal file name{requester}"));
         return output.exit_with(ExitCode::Unwritable);
     };
-    with_retriever(&server, &parts, |retriever| match args.peek {
+    with_retriever(&server, &parts, false, |retriever| match args.peek {
         Some(limit) => {
             // A reader that went away wants no more names.
             let _ = retriever.peek(&name, limit, &mut |name| {
@@ -75,10 +75,11 @@ pub(super) fn open_server(
     opened.filter(|_| !is_test)
 }
 
-/// Puts together what finds and decodes a server's WAL.
+/// Puts together what finds and decodes a server's WAL, in the archive alone or in the queues as well.
 pub(super) fn with_retriever(
     server: &ServerConfig,
     parts: &Parts,
+    only_archive: bool,
     work: impl FnOnce(&Retriever<'_>),
 ) {
     let decoder = Decoder::new(server);
@@ -88,9 +89,10 @@ pub(super) fn with_retriever(
     });
     work(&Retriever {
         server_name: &server.name,
-        storage: &parts.storage,
+        storage: &*parts.storage,
         incoming: &server.incoming_wals_directory,
         streaming: &server.streaming_wals_directory,
+        only_archive,
         decoder: &decoder,
         recognition: &recognition,
         validation,

@@ -68,7 +68,7 @@ fn list(server: &ServerConfig, range: &WalRange, output: &Output) -> Result<(), 
     let parts = Parts::new(server)?;
     let decoder = Decoder::new(server);
     let plain = PlainWal {
-        storage: &parts.storage,
+        storage: &*parts.storage,
         decoder: &decoder,
     };
     let text = |error: CatalogError| error.to_string();
@@ -84,7 +84,7 @@ fn list(server: &ServerConfig, range: &WalRange, output: &Output) -> Result<(), 
         unreadable: 0,
     };
     listing.begin(server);
-    let listed = visit_listed(&parts.catalog, &parts.storage, &mut |line| {
+    let listed = visit_listed(&parts.catalog, &*parts.storage, &mut |line| {
         match line {
             Ok(info) if range.contains(&info.name) => listing.add(&info),
             Ok(_) => {}
@@ -108,7 +108,7 @@ fn coverage(
 ) -> Result<Coverage, CatalogError> {
     let mut coverage = Coverage::new(segment_size);
     let mut histories: Vec<WalName> = Vec::new();
-    visit_listed(&parts.catalog, &parts.storage, &mut |line| {
+    visit_listed(&parts.catalog, &*parts.storage, &mut |line| {
         if let Ok(info) = line
             && range.contains(&info.name)
         {

@@ -4,6 +4,10 @@ mod archive_wal;
 mod args;
 mod check;
 mod check_wal_archive;
+#[cfg(feature = "cloud")]
+mod cloud_wal_archive;
+#[cfg(feature = "cloud")]
+mod cloud_wal_restore;
 mod cron;
 mod delete_wals;
 mod detach;
@@ -114,8 +118,8 @@ fn run(args: Args, user_rule: UserRule) -> ExitCode {
             Ok(config) => run_configured(&args, command, config, &output),
             Err(message) => {
                 output.error(&message);
-                if command.restores() {
-                    output.exit_with(ExitCode::Configuration);
+                if let Some(code) = command.code_of_misconfiguration() {
+                    output.exit_with(code);
                 }
             }
         },
@@ -159,6 +163,16 @@ fn run_configured(args: &Args, command: &Command, config: Config, output: &Outpu
         Command::VerifyWals(args) => verify_wals::run(config, args, output),
         Command::CheckWalArchive(args) => check_wal_archive::run(config, args, output),
         Command::Errors(args) => errors::run(config, args, output),
+        #[cfg(feature = "cloud")]
+        Command::CloudWalArchive {
+            server_name,
+            wal_path,
+            parallel,
+        } => cloud_wal_archive::run(config, server_name, wal_path, *parallel, output),
+        #[cfg(feature = "cloud")]
+        Command::CloudWalRestore(restore) => {
+            cloud_wal_restore::run(config, restore, args.are_of_process, output);
+        }
         Command::ListServers { minimal } => show::list_servers(config, *minimal, output),
         Command::ShowServers { server_names } => show::show_servers(config, server_names, output),
         Command::ReceiveWal(args) => receive_wal::run(config, args, output),

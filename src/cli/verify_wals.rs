@@ -41,7 +41,7 @@ fn verify(server: &ServerConfig, args: &VerifyWalsArgs, output: &Output) -> Resu
     let stop = stop_on_signals()?;
     let verification = Verification {
         plain: PlainWal {
-            storage: &parts.storage,
+            storage: &*parts.storage,
             decoder: &decoder,
         },
         catalog: &parts.catalog,
@@ -76,7 +76,7 @@ fn verify(server: &ServerConfig, args: &VerifyWalsArgs, output: &Output) -> Resu
 fn listed_files(parts: &Parts, args: &VerifyWalsArgs) -> Result<usize, String> {
     let range = args.range.range();
     let mut files = 0;
-    visit_listed(&parts.catalog, &parts.storage, &mut |line| {
+    visit_listed(&parts.catalog, &*parts.storage, &mut |line| {
         files += usize::from(line.is_ok_and(|info| range.contains(&info.name)));
         ControlFlow::Continue(())
     })

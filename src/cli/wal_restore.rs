@@ -22,7 +22,7 @@ use crate::restore::{
 use crate::wal::WalName;
 
 /// What a Barman client says for trouble with the connection.
-const CONNECTION: ExitCode = ExitCode::Status(2);
+pub(super) const CONNECTION: ExitCode = ExitCode::Status(2);
 
 /// Restores from a backup host.
 pub(super) fn run_remote(args: &WalRestoreArgs, is_process: bool, output: &Output) {
@@ -54,7 +54,7 @@ pub(super) fn run_remote(args: &WalRestoreArgs, is_process: bool, output: &Outpu
     let restored = Restoring {
         source: &source,
         identity,
-        args,
+        how: args.into(),
         wal,
         is_process,
     }
@@ -87,11 +87,11 @@ pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool,
     };
     let identity = format!("local {configuration} {}", server.name);
     let mut restored = Ok(());
-    with_retriever(&server, &parts, |retriever| {
+    with_retriever(&server, &parts, false, |retriever| {
         restored = Restoring {
             source: retriever,
             identity,
-            args,
+            how: args.into(),
             wal,
             is_process,
         }
@@ -136,20 +136,46 @@ fn pause(args: &WalRestoreArgs, output: &Output) {
     }
 }
 
+/// How a call of `restore_command` goes about it.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    /// An incomplete segment will do.
+    pub(super) partial: bool,
+    /// Files that are fetched ahead at a time.
+    pub(super) parallel: usize,
+    pub(super) spool_dir: &'a Path,
+    /// How long a file that is on its way is waited for.
+    pub(super) patience: Duration,
+    /// Be the process that fetches ahead.
+    pub(super) prefetch: bool,
+}
+
+impl<'a> From<&'a WalRestoreArgs> for How<'a> {
+    fn from(args: &'a WalRestoreArgs) -> Self {
+        How {
+            partial: args.partial,
+            parallel: args.parallel,
+            spool_dir: &args.spool_dir,
+            patience: Duration::from_secs(args.ssh.timeout),
+            prefetch: args.prefetch,
+        }
+    }
+}
+
 /// One call of `restore_command`.
-struct Restoring<'a> {
-    source: &'a dyn WalSource,
+pub(super) struct Restoring<'a> {
+    pub(super) source: &'a dyn WalSource,
     /// Tells the archive from others; part of the spool's identity.
-    identity: String,
-    args: &'a WalRestoreArgs,
-    wal: WalToRestore<'a>,
-    is_process: bool,
+    pub(super) identity: String,
+    pub(super) how: How<'a>,
+    pub(super) wal: WalToRestore<'a>,
+    pub(super) is_process: bool,
 }
 
 impl Restoring<'_> {
-    fn run(&self, output: &Output) -> Result<(), RestoreError> {
+    pub(super) fn run(&self, output: &Output) -> Result<(), RestoreError> {
         let goal = self.wal.wal_dest;
-        if self.args.prefetch {
+        if self.how.prefetch {
             self.prefetch();
             return Ok(());
         }
@@ -165,10 +191,10 @@ impl Restoring<'_> {
         let spool = self.spool(output);
         let ahead = spool.as_ref().map(|spool| Ahead {
             spool,
-            patience: Duration::from_secs(self.args.ssh.timeout),
+            patience: self.how.patience,
             start: &start_prefetching,
         });
-        let partial = self.args.partial;
+        let partial = self.how.partial;
         restore(
             self.source,
             &name,
@@ -182,14 +208,14 @@ impl Restoring<'_> {
 
     /// Where files wait that were fetched ahead; `None` when none are to be.
     fn spool(&self, output: &Output) -> Option<Spool> {
-        let args = self.args;
-        if args.parallel == 0 || args.partial || !self.is_process || works_for_pg_rewind() {
+        let how = self.how;
+        if how.parallel == 0 || how.partial || !self.is_process || works_for_pg_rewind() {
             return None;
         }
         match self.open_spool() {
             Ok(spool) => Some(spool),
             Err(error) => {
-                let directory = args.spool_dir.display();
+                let directory = how.spool_dir.display();
                 output.warning(&format!(
                     "nothing is fetched ahead: cannot use '{directory}' directory: {error}"
                 ));
@@ -202,7 +228,7 @@ impl Restoring<'_> {
         let data_directory = data_directory(self.wal.wal_dest)?;
         let identity = format!("{} {}", self.identity, data_directory.display());
         Spool::open(
-            &self.args.spool_dir,
+            self.how.spool_dir,
             self.wal.server_name,
             &identity,
             cluster_identifier(&data_directory),
@@ -211,7 +237,7 @@ impl Restoring<'_> {
 
     /// Nobody listens: whoever needs a file that could not be had will find out why.
     fn prefetch(&self) {
-        let jobs = NonZeroUsize::new(self.args.parallel).unwrap_or(NonZeroUsize::MIN);
+        let jobs = NonZeroUsize::new(self.how.parallel).unwrap_or(NonZeroUsize::MIN);
         let done = self
             .open_spool()
             .and_then(|spool| prefetch(self.source, &spool, jobs));
@@ -248,7 +274,7 @@ fn start_prefetching() -> io::Result<()> {
     // Before a "--", if there is one, and behind the command's name if there is one.
     let at = words
         .iter()
-        .position(|word| word == "wal-restore")
+        .position(|word| word == "wal-restore" || word == "cloud-wal-restore")
         .map_or(0, |at| at + 1);
     words.insert(at, OsString::from("--prefetch"));
     Command::new(env::current_exe()?)

@@ -183,6 +183,7 @@ fn cloud(settings: &Settings) -> CloudOptions {
         usize::try_from(number).ok()
     };
     CloudOptions {
+        azure_credential: text("azure_credential"),
         aws_profile: text("aws_profile"),
         aws_region: text("aws_region"),
         aws_encryption: text("aws_encryption"),

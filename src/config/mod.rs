@@ -66,7 +66,8 @@ pub use options::{
 };
 pub use resolve::Source;
 pub use server::{
-    CloudOptions, Compression, CompressionLevel, EffectiveOption, Encryption, HookScripts,
-    OwnOptions, ServerConfig, Synchronous, WalsDirectory, search_path,
+    AddressingStyle, CloudChecksum, CloudOptions, Compression, CompressionLevel, EffectiveOption,
+    Encryption, HookScripts, OwnCloudOptions, OwnOptions, ServerConfig, Synchronous, WalsDirectory,
+    search_path,
 };
 pub use value::{Kind, parse_age};

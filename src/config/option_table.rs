@@ -70,7 +70,7 @@ pub(super) const SERVER_OPTIONS: &[OptionSpec] = &[
     wal("aws_profile", Text, Everywhere, None, "Profile in the AWS configuration files."),
     wal("aws_region", Text, Everywhere, None, "AWS region of the bucket."),
     wal("aws_sse_kms_key_id", Text, Everywhere, None, "KMS key for `aws_encryption = aws:kms`."),
-    base("azure_credential", Everywhere, None),
+    wal("azure_credential", Text, Everywhere, None, "Azure credentials: azure-cli, managed-identity or default; without it what the environment offers."),
     base("azure_resource_group", Everywhere, None),
     base("azure_subscription_id", Everywhere, None),
     base("backup_compression", Everywhere, None),

@@ -2,7 +2,8 @@
 //!
 //! They stand apart from `barman.conf` because Barman warns about options it does not know.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::error::{ConfigError, Level, Message, Place};
-use super::server::{OwnOptions, Synchronous};
+use super::server::{AddressingStyle, CloudChecksum, OwnCloudOptions, OwnOptions, Synchronous};
 use super::toml_file::{self, Entry};
 
 /// The definition of one option of `walarch.toml`.
@@ -40,7 +41,7 @@ macro_rules! own_options {
         impl OwnTable {
             /// This table with the values of `general` where it has none.
             fn over(&self, general: &OwnTable) -> OwnTable {
-                OwnTable { $($name: self.$name.or(general.$name),)* }
+                OwnTable { $($name: self.$name.clone().or_else(|| general.$name.clone()),)* }
             }
         }
 
@@ -63,6 +64,51 @@ own_options! {
         "A hook script that runs longer is killed and counts as failed; 0 is no limit.";
     receive_wal_synchronous: SwitchOrAuto, "`\"auto\"`, `true`, `false`, `\"on\"`, `\"off\"`", "`\"auto\"`",
         "`receive-wal` makes every write durable at once; auto: if the server waits for it (`synchronous_standby_names`).";
+    cloud_endpoint_url: Url, "URL", "the provider's",
+        "Where the object store answers, for S3 clones, private endpoints and tests.";
+    cloud_addressing_style: AddressingStyle, "`\"auto\"`, `\"virtual\"`, `\"path\"`", "`\"auto\"`",
+        "S3: the bucket in the host name or in the path; `auto` is the path where `cloud_endpoint_url` is set.";
+    cloud_checksum: CloudChecksum, "`\"sha256\"`, `\"crc64nvme\"`, `\"none\"`", "`\"sha256\"`",
+        "S3: the checksum that the store verifies; some clones know none of them.";
+    cloud_storage_class: String, "text", "the bucket's",
+        "Storage class (S3, Google) or access tier (Azure) of stored files.";
+    cloud_tags: BTreeMap<String, String>, "table of texts", "none",
+        "Tags of stored files (S3, Azure).";
+    cloud_concurrency: NonZeroUsize, "1 or more", "`4`",
+        "Files that `archive-wal` sends to the object store at a time, and holds in memory in their stored form.";
+    cloud_connect_timeout_s: NonZeroU64, "seconds", "`10`",
+        "How long connecting to the object store may take.";
+    cloud_request_timeout_s: NonZeroU64, "seconds", "`120`",
+        "How long one request may take, with its body.";
+    cloud_total_timeout_s: NonZeroU64, "seconds", "`300`",
+        "How long one operation may take, with all its repetitions.";
+    cloud_retries: u32, "0 or more", "`5`",
+        "How often a request that failed is repeated.";
+    cloud_proxy_url: Url, "URL", "`HTTPS_PROXY`, `HTTP_PROXY`",
+        "Proxy on the way to the object store.";
+    cloud_ca_file: PathBuf, "path", "`AWS_CA_BUNDLE`",
+        "Certificates, in PEM, that are trusted besides the system's.";
+}
+
+/// An http or https URL.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Url(String);
+
+impl TryFrom<String> for Url {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let host = ["http://", "https://"]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        match host {
+            Some(host) if !host.is_empty() && !host.starts_with('/') => {
+                Ok(Url(text.trim_end_matches('/').to_owned()))
+            }
+            _ => Err("expected a URL that begins with http:// or https://"),
+        }
+    }
 }
 
 /// A TOML boolean, or the words of `barman.conf`.
@@ -115,6 +161,29 @@ impl<'de> Deserialize<'de> for SwitchOrAuto {
             Written::Switch(Switch(true)) => Synchronous::On,
             Written::Switch(Switch(false)) => Synchronous::Off,
         }))
+    }
+}
+
+impl OwnTable {
+    fn cloud(self) -> OwnCloudOptions {
+        let default = OwnCloudOptions::default();
+        let seconds = |written: Option<NonZeroU64>, default| {
+            written.map_or(default, |seconds| Duration::from_secs(seconds.get()))
+        };
+        OwnCloudOptions {
+            endpoint_url: self.cloud_endpoint_url.map(|url| url.0),
+            addressing_style: self.cloud_addressing_style.unwrap_or_default(),
+            checksum: self.cloud_checksum.unwrap_or_default(),
+            storage_class: self.cloud_storage_class,
+            tags: self.cloud_tags.unwrap_or_default(),
+            concurrency: self.cloud_concurrency.unwrap_or(default.concurrency),
+            connect_timeout: seconds(self.cloud_connect_timeout_s, default.connect_timeout),
+            request_timeout: seconds(self.cloud_request_timeout_s, default.request_timeout),
+            total_timeout: seconds(self.cloud_total_timeout_s, default.total_timeout),
+            retries: self.cloud_retries.unwrap_or(default.retries),
+            proxy_url: self.cloud_proxy_url.map(|url| url.0),
+            ca_file: self.cloud_ca_file,
+        }
     }
 }
 
@@ -217,6 +286,7 @@ impl OwnTables {
             receive_wal_synchronous: written
                 .receive_wal_synchronous
                 .map_or(default.receive_wal_synchronous, |s| s.0),
+            cloud: written.cloud(),
         }
     }
 
@@ -302,6 +372,13 @@ mod tests {
             ("[server.main]\nx = 1\n", 2, "x"),
             ("[main]\n", 1, "[server.NAME]"),
             ("[server]\nmain = 1\n", 2, "integer"),
+            (
+                "[walarch]\ncloud_endpoint_url = \"s3.example\"\n",
+                2,
+                "http",
+            ),
+            ("[walarch]\ncloud_checksum = \"md4\"\n", 2, "md4"),
+            ("[walarch]\ncloud_total_timeout_s = 0\n", 2, "nonzero"),
             ("jobs\n", 1, ""),
         ] {
             let Err(error) = read(text) else {

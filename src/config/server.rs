@@ -1,11 +1,14 @@
 //! The validated configuration of one server, as the rest of walarch reads it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::resolve::Source;
 
@@ -179,6 +182,8 @@ pub struct OwnOptions {
     pub hook_timeout: Option<Duration>,
     /// `receive_wal_synchronous`
     pub receive_wal_synchronous: Synchronous,
+    /// The options whose names begin with `cloud_`.
+    pub cloud: OwnCloudOptions,
 }
 
 impl Default for OwnOptions {
@@ -188,6 +193,81 @@ impl Default for OwnOptions {
             validate_wal: true,
             hook_timeout: None,
             receive_wal_synchronous: Synchronous::Auto,
+            cloud: OwnCloudOptions::default(),
+        }
+    }
+}
+
+/// How S3 requests name the bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressingStyle {
+    /// In the path where an endpoint is configured, in the host name otherwise.
+    #[default]
+    Auto,
+    /// In the host name.
+    Virtual,
+    /// In the path.
+    Path,
+}
+
+/// The checksum that S3 verifies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloudChecksum {
+    /// `x-amz-checksum-sha256`
+    #[default]
+    Sha256,
+    /// `x-amz-checksum-crc64nvme`
+    Crc64Nvme,
+    /// Only the digest of the body that the signature covers.
+    None,
+}
+
+/// walarch's own options about object stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCloudOptions {
+    /// `cloud_endpoint_url`, without a slash at its end.
+    pub endpoint_url: Option<String>,
+    /// `cloud_addressing_style`
+    pub addressing_style: AddressingStyle,
+    /// `cloud_checksum`
+    pub checksum: CloudChecksum,
+    /// `cloud_storage_class`
+    pub storage_class: Option<String>,
+    /// `cloud_tags`
+    pub tags: BTreeMap<String, String>,
+    /// `cloud_concurrency`
+    pub concurrency: NonZeroUsize,
+    /// `cloud_connect_timeout_s`
+    pub connect_timeout: Duration,
+    /// `cloud_request_timeout_s`
+    pub request_timeout: Duration,
+    /// `cloud_total_timeout_s`
+    pub total_timeout: Duration,
+    /// `cloud_retries`
+    pub retries: u32,
+    /// `cloud_proxy_url`
+    pub proxy_url: Option<String>,
+    /// `cloud_ca_file`
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for OwnCloudOptions {
+    fn default() -> Self {
+        OwnCloudOptions {
+            endpoint_url: None,
+            addressing_style: AddressingStyle::Auto,
+            checksum: CloudChecksum::Sha256,
+            storage_class: None,
+            tags: BTreeMap::new(),
+            concurrency: NonZeroUsize::MIN.saturating_add(3),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(120),
+            total_timeout: Duration::from_secs(300),
+            retries: 5,
+            proxy_url: None,
+            ca_file: None,
         }
     }
 }
@@ -195,6 +275,8 @@ impl Default for OwnOptions {
 /// What is asked of an object store that holds WAL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudOptions {
+    /// `azure_credential`
+    pub azure_credential: Option<String>,
     /// `aws_profile`
     pub aws_profile: Option<String>,
     /// `aws_region`

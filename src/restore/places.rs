@@ -26,6 +26,7 @@ pub(super) struct Places<'a> {
     pub(super) storage: &'a dyn WalStorageStrategy,
     pub(super) incoming: &'a Path,
     pub(super) streaming: &'a Path,
+    pub(super) only_archive: bool,
 }
 
 /// Something that was found, before anything was read from it.
@@ -48,6 +49,14 @@ impl Places<'_> {
             name: name.clone(),
             queued: Some(directory.join(name.as_str())),
         };
+        if self.only_archive {
+            let partial_name = partial_of(name).filter(|_| partial);
+            return [Some(name.clone()), partial_name]
+                .iter()
+                .flatten()
+                .map(archived)
+                .collect();
+        }
         let mut places = vec![
             archived(name),
             queued(self.incoming, name),
@@ -88,17 +97,11 @@ impl Places<'_> {
     }
 
     fn open_archived(&self, name: &WalName) -> Result<Option<Found>, RestoreError> {
-        let Some(found) = self.storage.find(name)? else {
-            return Ok(None);
-        };
-        match self.storage.open(&found) {
-            Ok(stored) => Ok(Some(Found {
-                location: found.location,
-                stored,
-            })),
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let fetched = self.storage.fetch(name)?;
+        Ok(fetched.map(|(found, stored)| Found {
+            location: found.location,
+            stored,
+        }))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Retriever<'a> {
     pub incoming: &'a Path,
     /// `streaming_wals_directory`
     pub streaming: &'a Path,
+    /// Look into the archive alone, once, and not into the queues.
+    pub only_archive: bool,
     /// What undoes the stored form.
     pub decoder: &'a Decoder,
     /// What tells how a sender compressed a file that waits in a queue.
@@ -69,6 +71,7 @@ impl Retriever<'_> {
             storage: self.storage,
             incoming: self.incoming,
             streaming: self.streaming,
+            only_archive: self.only_archive,
         }
     }
 

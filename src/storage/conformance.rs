@@ -251,7 +251,8 @@ const RULES: [fn(&Bench<'_>); 9] = [
     a_refused_file_stays_with_all_that_follow,
 ];
 
-fn check_all<S: WalStorageStrategy>(new: impl Fn(&Path) -> S) {
+/// Checks every rule, each on a storage of its own, which is told a directory that nothing else uses.
+pub(super) fn check_all<S: WalStorageStrategy>(new: impl Fn(&Path) -> S) {
     for rule in RULES {
         let home = TempDir::new().unwrap();
         let sources = home.path().join("sources");

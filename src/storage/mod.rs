@@ -3,6 +3,8 @@
 //! A [`WalStorageStrategy`] knows how to keep files; [`Archive::save`] knows the order in which a
 //! file must be staged, published, listed and removed from its source so that no crash can lose it.
 
+#[cfg(feature = "cloud")]
+mod cloud;
 #[cfg(test)]
 mod conformance;
 mod local;
@@ -18,10 +20,13 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+#[cfg(feature = "cloud")]
+pub use cloud::{Cloud, CloudError, Written};
 pub use local::Local;
 pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
@@ -95,6 +100,9 @@ pub struct StoredWal {
     pub is_durable: bool,
 }
 
+/// A file in the archive, and its stored form.
+pub type Fetched = (StoredWal, Box<dyn Read + Send>);
+
 /// Where WAL goes.
 ///
 /// # Contract
@@ -107,16 +115,47 @@ pub struct StoredWal {
 /// # Threads
 ///
 /// `find`, `open`, `stage`, `adopt`, `detach` and `seal` run on worker threads, for different files at a time;
-/// `publish` and `sync` on one.
+/// `publish` and `sync` on one, unless the storage wants to publish several at a time.
 pub trait WalStorageStrategy: Debug + Send + Sync {
     /// Where a file of this name is, or would be.
     fn location(&self, name: &WalName) -> String;
+
+    /// Whether [`location`](Self::location) is a path that programs on this host can open.
+    fn is_on_this_host(&self) -> bool {
+        true
+    }
+
+    /// How many files are published at a time, where publishing is what takes long; that many sealed
+    /// files are held at most. `None` where publishing is a matter of an instant, and what is sealed
+    /// lies on disk.
+    fn publishes_at_a_time(&self) -> Option<NonZeroUsize> {
+        None
+    }
+
+    /// Whether a file must be looked for before it is staged. Not where that is dear and publishing
+    /// alone tells whether it is there.
+    fn must_be_looked_for(&self) -> bool {
+        true
+    }
 
     /// Looks for a file under its final name. Absence is no error.
     fn find(&self, name: &WalName) -> Result<Option<StoredWal>, StorageError>;
 
     /// Opens a file for reading its stored form: compressed and encrypted as it is.
     fn open(&self, stored: &StoredWal) -> Result<Box<dyn Read + Send>, StorageError>;
+
+    /// [`find`](Self::find) and [`open`](Self::open) in one step. Absence is no error, also if the
+    /// file goes away in between.
+    fn fetch(&self, name: &WalName) -> Result<Option<Fetched>, StorageError> {
+        let Some(stored) = self.find(name)? else {
+            return Ok(None);
+        };
+        match self.open(&stored) {
+            Ok(stream) => Ok(Some((stored, stream))),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 
     /// A private place for the stored form of `source`.
     fn stage(&self, source: &Source) -> Result<Box<dyn StagedWal>, StorageError>;

@@ -33,6 +33,7 @@
 //! | `retention` | what does `delete-wals` take, what does it leave, and what if it is killed? |
 //! | `inspection` | do `list-wals`, `verify-wals` and `check-wal-archive` see what is there, damaged, missing? |
 //! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
+//! | `cloud` | archives in object stores: every store, every fault, Barman, recovery |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
 #![allow(
     missing_docs,
@@ -50,6 +51,7 @@
 
 mod archive;
 mod check;
+mod cloud;
 mod codec;
 mod collisions;
 mod command_mode;

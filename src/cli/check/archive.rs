@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::inquiry::Answers;
 use crate::archiver::{self, Backlog, CheckReport, CheckResult};
 use crate::catalog::{BackupWal, Catalog, CatalogError, Survey, last_backup};
-use crate::config::{ServerConfig, WalsDirectory};
+use crate::config::ServerConfig;
 use crate::units::{pretty_interval, pretty_size};
 use crate::wal::{Gap, SegmentSize};
 
@@ -50,11 +50,6 @@ impl<'a> Archive<'a> {
     pub(super) fn check_wal_archive(&self, report: &mut CheckReport) {
         let failed = CheckResult::new("WAL archive", false);
         let server = &self.server.name;
-        if let WalsDirectory::Cloud(url) = &self.server.wals_directory {
-            return report.add(failed.hint(format!(
-                "{url} is in an object store, which this version of walarch cannot write to"
-            )));
-        }
         let is_empty = match &self.archived {
             Err(error) => return report.add(failed.hint(error.to_string())),
             Ok(archived) => !archived.lists_something(),

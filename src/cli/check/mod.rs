@@ -1,6 +1,7 @@
 //! `check`: whether WAL arrives and can be archived. Reads, asks, and changes nothing.
 
 mod archive;
+mod cloud;
 mod files;
 mod present;
 mod server;
@@ -66,6 +67,7 @@ fn fill(
     let has_postgres = server.active && !server.passive;
     let inquiry = has_postgres.then(|| Inquiry::start(server, deadline));
     let rehearsal = begin_rehearsal(server);
+    let probe = cloud::begin_probe(server);
     let archive = Archive::survey(server);
 
     archive.check_wal_archive(report);
@@ -80,6 +82,9 @@ fn fill(
     }
     if let Some(rehearsal) = rehearsal {
         report.add(files::judge_rehearsal(rehearsal.wait(deadline)?));
+    }
+    if let Some(probe) = probe {
+        report.add(cloud::judge(probe.wait(deadline)?));
     }
     archive.check_age_and_size(report);
     report.add(files::check_compression(server));

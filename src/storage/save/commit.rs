@@ -12,13 +12,14 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::thread::{self, ScopedJoinHandle};
 
 use super::compare::Likeness;
-use super::prepare::Prepared;
+use super::prepare::{Attempt, Prepared};
 use super::{Archive, SaveError, SetAside, SourceKeeper, WalFile, source_error};
 use crate::catalog::{CatalogState, Entry, WalFileInfo};
 use crate::durable::{Identity, Publication, Revision};
-use crate::storage::{Contents, SealedWal, Source, StoredWal};
+use crate::storage::{Contents, Source, StorageError, StoredWal};
 
 /// What came of a file.
 pub(super) enum FileResult {
@@ -40,6 +41,15 @@ impl FileResult {
     pub(super) fn counts(&self) -> bool {
         matches!(self, FileResult::Saved { .. } | FileResult::SetAside { .. })
     }
+}
+
+/// A file, as far as a worker could take it.
+type Candidate<'f> = (&'f WalFile, Result<Prepared, SaveError>);
+
+/// A candidate whose publication may be under way.
+enum Begun<'s> {
+    Attempt(io::Result<ScopedJoinHandle<'s, Attempt>>, Source),
+    Other(Result<Prepared, SaveError>),
 }
 
 /// A source whose content is in the archive.
@@ -84,7 +94,7 @@ impl Archive<'_> {
     /// and have no result; what was committed before it has.
     pub(super) fn commit<'f>(
         &self,
-        files: Vec<(&'f WalFile, Result<Prepared, SaveError>)>,
+        files: Vec<Candidate<'f>>,
         keeper: &dyn SourceKeeper,
     ) -> Vec<(&'f WalFile, FileResult)> {
         let mut group = Group {
@@ -93,7 +103,7 @@ impl Archive<'_> {
             entries: Vec::new(),
         };
         let mut published = Vec::with_capacity(files.len());
-        for (wal, prepared) in files {
+        for (wal, prepared) in self.publish_together(files) {
             let outcome = prepared
                 .and_then(|prepared| self.publish(wal, prepared, keeper, &mut group))
                 .unwrap_or_else(|error| Published::Decided(FileResult::Failed(error)));
@@ -112,6 +122,52 @@ impl Archive<'_> {
         }
     }
 
+    /// Publishes what is sealed at the same time, where the storage wants that. A file behind one that fails
+    /// may then be in the archive without being listed, as after a crash: the next run takes it up.
+    fn publish_together<'f>(&self, files: Vec<Candidate<'f>>) -> Vec<Candidate<'f>> {
+        if self.storage.publishes_at_a_time().is_none() || files.len() < 2 {
+            return files;
+        }
+        thread::scope(|scope| {
+            let begun: Vec<_> = files
+                .into_iter()
+                .map(|(wal, prepared)| match prepared {
+                    Ok(Prepared::Sealed { sealed, source }) => {
+                        let publish = move || Attempt::make(sealed);
+                        let attempt = thread::Builder::new().spawn_scoped(scope, publish);
+                        (wal, Begun::Attempt(attempt, source))
+                    }
+                    other => (wal, Begun::Other(other)),
+                })
+                .collect();
+            begun
+                .into_iter()
+                .map(|(wal, begun)| match begun {
+                    Begun::Other(prepared) => (wal, prepared),
+                    Begun::Attempt(thread, source) => {
+                        let attempt = thread.and_then(|thread| {
+                            let panicked = |_| io::Error::other("it panicked");
+                            thread.join().map_err(panicked)
+                        });
+                        let attempted = attempt
+                            .map(|attempt| Prepared::Attempted { attempt, source })
+                            .map_err(|error| self.unpublished(wal, error));
+                        (wal, attempted)
+                    }
+                })
+                .collect()
+        })
+    }
+
+    fn unpublished(&self, wal: &WalFile, source: io::Error) -> SaveError {
+        let location = self.storage.location(&wal.name);
+        SaveError::from(StorageError {
+            action: "publish",
+            location,
+            source,
+        })
+    }
+
     /// Step 1 for one file, and what must happen to one that is not published.
     fn publish<'f>(
         &self,
@@ -122,7 +178,10 @@ impl Archive<'_> {
     ) -> Result<Published<'f>, SaveError> {
         match prepared {
             Prepared::Sealed { sealed, source } => {
-                self.publish_sealed(wal, sealed, source, keeper, group)
+                self.take_up(wal, Attempt::make(sealed), source, keeper, group)
+            }
+            Prepared::Attempted { attempt, source } => {
+                self.take_up(wal, attempt, source, keeper, group)
             }
             Prepared::Found {
                 stored,
@@ -151,17 +210,22 @@ impl Archive<'_> {
         }
     }
 
-    fn publish_sealed<'f>(
+    /// What follows from an attempt to publish.
+    fn take_up<'f>(
         &self,
         wal: &'f WalFile,
-        sealed: Box<dyn SealedWal>,
+        attempt: Attempt,
         source: Source,
         keeper: &dyn SourceKeeper,
         group: &mut Group,
     ) -> Result<Published<'f>, SaveError> {
-        let (info, is_shared) = (sealed.info().clone(), sealed.is_shared());
+        let Attempt {
+            publication,
+            info,
+            is_shared,
+        } = attempt;
         let location = self.storage.location(&wal.name);
-        if sealed.publish()? == Publication::Created {
+        if publication? == Publication::Created {
             let stored = StoredWal {
                 info: info.clone(),
                 location,

@@ -124,9 +124,20 @@ impl SaveError {
     /// An archived file that could not be read. Where that is the fault of this process and not of
     /// the file, the storage as a whole has failed.
     pub(super) fn archived_copy(name: &WalName, location: String, source: io::Error) -> Self {
+        use io::ErrorKind::{
+            ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected, TimedOut,
+        };
         const OURS: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ESTALE];
+        // How an object store says that it cannot be reached.
+        const AWAY: [io::ErrorKind; 5] = [
+            ConnectionAborted,
+            ConnectionRefused,
+            ConnectionReset,
+            NotConnected,
+            TimedOut,
+        ];
         let errno = source.raw_os_error().map(Errno::from_raw);
-        if errno.is_some_and(|errno| OURS.contains(&errno)) {
+        if errno.is_some_and(|errno| OURS.contains(&errno)) || AWAY.contains(&source.kind()) {
             return StorageError {
                 action: "read",
                 location,

@@ -188,7 +188,9 @@ impl Archive<'_> {
                 error: String::new(),
             };
             let refusal = self.hooks.before(Work::Archive, &subject).err();
-            subject.location = self.storage.location(&wal.name);
+            if self.storage.is_on_this_host() {
+                subject.location = self.storage.location(&wal.name);
+            }
             if let Some(refusal) = refusal {
                 subject.error = refusal.to_string();
                 self.hooks.after(Work::Archive, &subject);

@@ -21,7 +21,7 @@ const GROUP_MAX: usize = 8;
 /// sealed does not stay uncommitted for long.
 const GROUP_WAIT: Duration = Duration::from_millis(100);
 
-/// How many files may be staged beyond the last committed one. They lie on disk, not in memory.
+/// How many files may be staged beyond the last committed one where they lie on disk, not in memory.
 const AHEAD_MAX: usize = 8 * GROUP_MAX;
 
 type Outcome = (usize, Result<Prepared, SaveError>);
@@ -91,6 +91,7 @@ struct Dispenser {
     state: Mutex<State>,
     changed: Condvar,
     length: usize,
+    ahead_max: usize,
     limit: Option<NonZeroUsize>,
 }
 
@@ -122,7 +123,7 @@ impl Dispenser {
             if state.closed || state.next >= self.length || (at_limit && all_decided) {
                 return None;
             }
-            if !at_limit && state.next - state.decided < AHEAD_MAX {
+            if !at_limit && state.next - state.decided < self.ahead_max {
                 state.next += 1;
                 return Some(state.next - 1);
             }
@@ -163,10 +164,12 @@ impl Archive<'_> {
         limit: Option<NonZeroUsize>,
         run: &mut Run<'_>,
     ) -> bool {
+        let at_a_time = self.storage.publishes_at_a_time();
         let dispenser = Dispenser {
             state: Mutex::default(),
             changed: Condvar::new(),
             length: files.len(),
+            ahead_max: at_a_time.map_or(AHEAD_MAX, NonZeroUsize::get),
             limit,
         };
         let permits = &Permits::for_each(self.jobs);
@@ -229,6 +232,10 @@ impl Archive<'_> {
     ) {
         let mut waiting: BTreeMap<usize, Result<Prepared, SaveError>> = BTreeMap::new();
         let (mut next, mut received) = (0, 0);
+        let group_max = self
+            .storage
+            .publishes_at_a_time()
+            .map_or(GROUP_MAX, NonZeroUsize::get);
         loop {
             let (waited_enough, ended) = match outcomes.recv_timeout(GROUP_WAIT) {
                 Ok(outcome) => {
@@ -251,7 +258,7 @@ impl Archive<'_> {
             }
             // Fewer, larger groups cost fewer synchronisations; but nobody waits for a full one
             // when no more is coming.
-            let due = waited_enough || ready >= GROUP_MAX || dispenser.is_drained(received);
+            let due = waited_enough || ready >= group_max || dispenser.is_drained(received);
             if ready == 0 || !due {
                 continue;
             }

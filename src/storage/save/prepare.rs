@@ -11,9 +11,10 @@ use nix::fcntl::OFlag;
 use super::compare::Likeness;
 use super::pool::Permits;
 use super::{Archive, SaveError, SourceKeeper, WalFile, source_error};
+use crate::catalog::WalFileInfo;
 use crate::codec::{CodecError, HEAD_SIZE_BYTES};
-use crate::durable::Identity;
-use crate::storage::{Recognition, SealedWal, Source, StoredWal};
+use crate::durable::{Identity, Publication};
+use crate::storage::{Recognition, SealedWal, Source, StorageError, StoredWal};
 use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault};
 
 /// A file that was changed longer ago than this is not being written any more.
@@ -23,6 +24,26 @@ const FRESH_MAX: Duration = Duration::from_secs(10);
 const WATCH: Duration = Duration::from_millis(1000);
 const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
+/// What came of publishing a sealed file.
+pub(super) struct Attempt {
+    pub(super) publication: Result<Publication, StorageError>,
+    pub(super) info: WalFileInfo,
+    /// As [`SealedWal::is_shared`].
+    pub(super) is_shared: bool,
+}
+
+impl Attempt {
+    /// Publishes it now.
+    pub(super) fn make(sealed: Box<dyn SealedWal>) -> Self {
+        let (info, is_shared) = (sealed.info().clone(), sealed.is_shared());
+        Attempt {
+            publication: sealed.publish(),
+            info,
+            is_shared,
+        }
+    }
+}
+
 /// What a worker hands to the committer.
 pub(super) enum Prepared {
     /// Durable and invisible, ready to be published.
@@ -30,6 +51,8 @@ pub(super) enum Prepared {
         sealed: Box<dyn SealedWal>,
         source: Source,
     },
+    /// An attempt to publish it has been made.
+    Attempted { attempt: Attempt, source: Source },
     /// The archive has a file of that name already.
     Found {
         stored: StoredWal,
@@ -122,7 +145,11 @@ impl Archive<'_> {
             }
             return Ok(Prepared::Invalid { fault, source });
         }
-        match self.storage.find(&wal.name) {
+        let found = match self.storage.must_be_looked_for() {
+            true => self.storage.find(&wal.name),
+            false => Ok(None),
+        };
+        match found {
             Ok(None) => {}
             Ok(Some(stored)) => {
                 // A run that adopted the file was cut off, and the sender may write to it again.

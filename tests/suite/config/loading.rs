@@ -283,7 +283,7 @@ fn the_examples_load_without_a_word() {
         .lines()
         .map(|line| uncommented(line) + "\n")
         .collect();
-    for (text, servers) in [(example, 1), (everything, 2)] {
+    for (text, servers) in [(example, 1), (everything, 3)] {
         let directory = text
             .lines()
             .filter(|line| !line.starts_with("configuration_files_dir"));

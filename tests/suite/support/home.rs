@@ -349,7 +349,7 @@ pub struct XlogdbLine {
 
 impl XlogdbLine {
     #[track_caller]
-    fn parse(line: &str) -> Self {
+    pub fn parse(line: &str) -> Self {
         let columns: Vec<&str> = line.split('\t').collect();
         let [name, size, time, compression, encryption] = columns[..] else {
             panic!("not five columns in the xlogdb: {line:?}");

@@ -15,6 +15,9 @@
 //! | `decode` | the plain bytes of a stored file, by the crates or by the standard tools |
 //! | `life` | the life of a cluster whose WAL went through walarch, to be recovered from |
 //! | `sshd` | an sshd on loopback: another host that is this one |
+//! | `http` | a small HTTP server and client |
+//! | `object_stores` | S3, Azure and Google stores of real server software on loopback |
+//! | `fake_s3` | an S3 in this process that counts and fails |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
 //! | `faults` | the same run killed at, or failed in, each of its calls |
@@ -23,11 +26,14 @@ pub mod background;
 pub mod cluster;
 pub mod compare;
 pub mod decode;
+pub mod fake_s3;
 pub mod faults;
 pub mod holder;
 pub mod home;
+pub mod http;
 pub mod life;
 pub mod monitored;
+pub mod object_stores;
 pub mod order;
 pub mod postgres;
 pub mod sshd;

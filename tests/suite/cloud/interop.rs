@@ -1,0 +1,92 @@
+//! The real Barman's cloud commands read what walarch wrote on S3, and the reverse.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::CloudHome;
+use crate::support::home::{names, put};
+use crate::support::object_stores::{Kind, ObjectStore};
+use crate::support::tool::{Barman, Tool, Walarch};
+use crate::support::wal::Segment;
+
+/// Barman's `cloud-wal-archive` asks for this method of base backups.
+const LOCAL_TO_CLOUD: [(&str, &str); 2] = [
+    ("backup_method", "local-to-cloud"),
+    ("basebackups_directory", "s3://wal/pre"),
+];
+
+fn home(store: &ObjectStore, codec: &str) -> CloudHome {
+    let mut options = LOCAL_TO_CLOUD.to_vec();
+    options.push(("compression", codec));
+    let mut environment = store.environment();
+    environment.push(("AWS_ENDPOINT_URL", store.endpoint()));
+    let url = format!("s3://wal/{codec}");
+    CloudHome::new(&url, &store.endpoint(), environment, &options, "")
+}
+
+fn crosses_over(writer: Tool, reader: Tool) {
+    let store = ObjectStore::start(Kind::Moto);
+    for codec in ["gzip", "bzip2", "xz", "zstd", "lz4", "snappy"] {
+        let home = home(&store, codec);
+        let segment = Segment::small(1);
+        let pg_wal = home.home.root().join("pg_wal");
+        fs::create_dir(&pg_wal).unwrap();
+        let history = "00000002.history";
+        for (name, bytes) in [
+            (segment.name(), segment.bytes()),
+            (history.to_owned(), b"1\t0/1\tx\n".to_vec()),
+        ] {
+            let path = put(&pg_wal, &name, &bytes);
+            home.run_as(
+                writer,
+                &["cloud-wal-archive", "main", path.to_str().unwrap()],
+            )
+            .exits(0);
+            let goal = home.home.root().join("goal");
+            home.run_as(
+                reader,
+                &["cloud-wal-restore", "main", &name, goal.to_str().unwrap()],
+            )
+            .exits(0);
+            assert!(fs::read(goal).unwrap() == bytes, "{codec}: {name}");
+            // The second one to archive it finds it there, and lists it where it is listed already.
+            home.run_as(
+                reader,
+                &["cloud-wal-archive", "main", path.to_str().unwrap()],
+            )
+            .exits(0);
+        }
+        assert_eq!(home.xlogdb()[0].compression, codec);
+    }
+}
+
+#[test]
+fn barman_reads_what_walarch_wrote() {
+    crosses_over(Walarch, Barman);
+}
+
+#[test]
+fn walarch_reads_what_barman_wrote() {
+    crosses_over(Barman, Walarch);
+}
+
+#[test]
+fn barmans_queue_archiver_and_walarchs_fill_one_bucket() {
+    let store = ObjectStore::start(Kind::Moto);
+    let home = home(&store, "gzip");
+    let first = home.home.incoming_segments(1..=2);
+    home.run_as(Barman, &["archive-wal", "main"]).exits(0);
+    let second = home.home.incoming_segments(3..=4);
+    home.archive().exits(0);
+    // As Barman's own copies, sent again.
+    home.home.incoming_segments(1..=4);
+    home.run_as(Barman, &["archive-wal", "main"]).exits(0);
+    home.home.incoming_segments(1..=4);
+    home.archive().exits(0);
+    home.assert_holds(&first);
+    home.assert_holds(&second);
+    let listed: BTreeSet<String> = home.listed().into_iter().collect();
+    let sent: BTreeSet<String> = first.into_keys().chain(second.into_keys()).collect();
+    assert_eq!(listed, sent);
+    assert_eq!(names(&home.home.errors()), [] as [&str; 0]);
+}
