@@ -11,6 +11,7 @@ mod error;
 mod facts;
 mod ffi;
 mod identity;
+mod replication;
 mod server;
 mod slot;
 mod streaming_client;
@@ -21,6 +22,7 @@ pub use environment::use_debian_paths;
 pub use error::PostgresError;
 pub use facts::{ArchiverFacts, ServerFacts, WalSender, find_wal_sender, version_name};
 pub use identity::{SystemIdentity, identify_system};
+pub use replication::{MalformedMessage, ReplicationMessage, ServerClock, StatusUpdate};
 pub use server::{ServerStatus, oldest_segment, server_status, timeline_history};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
 pub use streaming_client::{
