@@ -179,6 +179,10 @@ pub struct OwnOptions {
     pub hook_timeout: Option<Duration>,
     /// `receive_wal_synchronous`
     pub receive_wal_synchronous: Synchronous,
+    /// `archive_while_receiving`: whether the receiver archives what it has completed.
+    pub archive_while_receiving: bool,
+    /// `metrics_directory`: where the receiver writes what it measures, for Prometheus.
+    pub metrics_directory: Option<PathBuf>,
 }
 
 impl Default for OwnOptions {
@@ -188,6 +192,8 @@ impl Default for OwnOptions {
             validate_wal: true,
             hook_timeout: None,
             receive_wal_synchronous: Synchronous::Auto,
+            archive_while_receiving: true,
+            metrics_directory: None,
         }
     }
 }

@@ -11,11 +11,16 @@
 
 mod error;
 mod gap;
+mod handover;
 mod lock;
+mod measurements;
+mod meter;
+mod metrics;
 mod notice;
 mod pg_receivewal;
 mod preflight;
 mod program;
+mod report;
 mod reset;
 mod session;
 mod slots;
@@ -29,6 +34,9 @@ use std::sync::atomic::AtomicBool;
 
 pub use error::{ArchiverFailure, Ending, FailedCheck, ReceiverError, SlotError};
 pub use gap::{Gap, Position};
+pub use handover::{Archivist, Round};
+pub use measurements::{FLUSH_BOUNDS_S, FlushTimes, Hole, Measurements, Phase, Trouble};
+pub use meter::Meter;
 pub use notice::Notice;
 pub use pg_receivewal::PgReceivewal;
 pub use program::ReceiverProgram;
@@ -51,6 +59,8 @@ pub struct Task<'a> {
     pub directory: &'a Path,
     /// Every write is made durable and reported at once, because a commit waits for it.
     pub synchronous: bool,
+    /// Is told what happens.
+    pub meter: &'a Meter,
 }
 
 /// What a receiver tells meanwhile.
@@ -66,6 +76,10 @@ pub enum Progress<'a> {
 pub trait Receiver: Debug {
     /// Which one it is.
     fn name(&self) -> &'static str;
+
+    /// Whether it tells the meter of each file that it completes, so that files can be archived while
+    /// it receives.
+    fn tells_of_files(&self) -> bool;
 
     /// Receives until `stop` becomes true, which is no failure, or it cannot go on.
     ///

@@ -105,6 +105,10 @@ impl Receiver for PgReceivewal {
         "pg_receivewal"
     }
 
+    fn tells_of_files(&self) -> bool {
+        false
+    }
+
     fn receive(
         &self,
         task: &Task<'_>,
@@ -113,10 +117,11 @@ impl Receiver for PgReceivewal {
     ) -> Result<(), ArchiverFailure> {
         let command = self.command(task)?;
         let mut reasons = Reasons::default();
-        let ended = supervise::run(command, stop, &mut |line| {
+        let ended = supervise::run(command, stop, &|| task.meter.turned(), &mut |line| {
             reasons.take(line);
             on_progress(Progress::Line(line));
             if let Some((_, position)) = line.split_once(STREAMING) {
+                task.meter.receiving();
                 on_progress(Progress::Streaming(position));
             }
         });
@@ -176,6 +181,7 @@ impl Reasons {
 mod tests {
     use std::path::Path;
 
+    use super::super::Meter;
     use super::*;
     use crate::postgres::Conninfo;
 
@@ -192,6 +198,7 @@ mod tests {
             slot_name: Some("barman"),
             directory: Path::new("/home/streaming"),
             synchronous,
+            meter: &Meter::new("pg_receivewal"),
         };
         let command = receiver.command(&task)?;
         Ok(command

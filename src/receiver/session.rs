@@ -10,22 +10,29 @@ use jiff::Timestamp;
 
 use super::error::{ArchiverFailure, ReceiverError};
 use super::gap::{Position, create_marker, received};
+use super::handover::HandOver;
 use super::lock::lock;
 use super::preflight::{Source, connect_ordinary, preflight};
+use super::report::Reporter;
 use super::state::ReceiverState;
-use super::{Notice, PgReceivewal, Progress, Receiver, Task, is_synchronous, slots};
+use super::{
+    Archivist, Meter, Notice, PgReceivewal, Progress, Receiver, Task, is_synchronous, slots,
+};
 use crate::archiver;
 use crate::config::{ServerConfig, Synchronous};
 use crate::durable;
 use crate::postgres::{Conninfo, Limits, ReplicationSlot, SystemIdentity, oldest_segment};
 use crate::wal::{SegmentSize, WalName};
 
-/// Receives WAL until `stop` becomes true or it cannot go on.
+/// Receives WAL until `stop` becomes true or it cannot go on. What happens is counted by `meter`. What is
+/// complete goes to `archivist` at once, if there is one and the receiver can serve it.
 ///
 /// Must be called from the thread that lives as long as the process: the receiver dies with it.
 pub fn receive(
     server: &ServerConfig,
     stop: &Arc<AtomicBool>,
+    meter: &Arc<Meter>,
+    archivist: Option<Box<dyn Archivist>>,
     notify: &dyn Fn(&Notice<'_>),
 ) -> Result<(), ReceiverError> {
     if !server.streaming_archiver {
@@ -40,6 +47,8 @@ pub fn receive(
     let mut session = Session {
         server,
         stop,
+        meter,
+        archivist,
         notify,
         state: ReceiverState::load(server).unwrap_or_else(|error| {
             tracing::warn!("{error}");
@@ -98,6 +107,8 @@ struct Next {
 struct Session<'a> {
     server: &'a ServerConfig,
     stop: &'a Arc<AtomicBool>,
+    meter: &'a Arc<Meter>,
+    archivist: Option<Box<dyn Archivist>>,
     notify: &'a dyn Fn(&Notice<'_>),
     state: ReceiverState,
 }
@@ -107,6 +118,8 @@ impl Session<'_> {
         let since = Instant::now();
         self.state.start(Timestamp::now());
         self.store();
+        let reporter = Reporter::start(self.server, Arc::clone(self.meter));
+        let reporter = reporter.inspect_err(|error| tracing::warn!("cannot report: {error}"));
         let received = self.prepare_and_receive();
         let stopped = self.stop.load(Ordering::Relaxed);
         let (reason, failed_after) = match &received {
@@ -115,6 +128,11 @@ impl Session<'_> {
             Err(ReceiverError::Failure(failure)) => (failure.to_string(), Some(since.elapsed())),
             Err(error) => (error.to_string(), Some(since.elapsed())),
         };
+        if failed_after.is_some() {
+            self.meter.failed(&reason);
+        }
+        self.meter.stopped();
+        drop(reporter);
         self.state.end(Timestamp::now(), reason, failed_after);
         self.store();
         if stopped { Ok(()) } else { received }
@@ -154,11 +172,12 @@ impl Session<'_> {
         {
             tracing::warn!("cannot write down the system identifier: {error}");
         }
-        let task = task(server, &source)?;
+        let task = task(server, &source, self.meter)?;
         let segment_size = source.status.segment_size;
         // The server's resources are for others.
         drop(source);
         tracing::info!("Activating WAL archiving through streaming protocol");
+        let _hand_over = self.hand_over(&receiver);
         let stop = Arc::clone(self.stop);
         let mut removed = false;
         let received = receiver.receive(&task, &stop, &mut |progress| {
@@ -171,6 +190,17 @@ impl Session<'_> {
             Err(_) if removed => Err(self.removed(next.position, segment_size).into()),
             other => Ok(other?),
         }
+    }
+
+    /// Receiving goes on without it: `cron` archives what waits.
+    fn hand_over(&mut self, receiver: &dyn Receiver) -> Option<HandOver> {
+        let archivist = self.archivist.take()?;
+        if !receiver.tells_of_files() {
+            return None;
+        }
+        HandOver::start(archivist, Arc::clone(self.meter))
+            .inspect_err(|error| tracing::warn!("cannot archive while receiving: {error}"))
+            .ok()
     }
 
     fn take_progress(&mut self, progress: &Progress<'_>) {
@@ -300,7 +330,11 @@ fn check_available(
 }
 
 /// What the receiver is to do.
-fn task<'a>(server: &'a ServerConfig, source: &Source) -> Result<Task<'a>, ArchiverFailure> {
+fn task<'a>(
+    server: &'a ServerConfig,
+    source: &Source,
+    meter: &'a Meter,
+) -> Result<Task<'a>, ArchiverFailure> {
     let conninfo = server.streaming_conninfo.as_deref().unwrap_or_default();
     let mut conninfo = Conninfo::parse(conninfo)?.for_replication();
     if let Some(name) = &server.streaming_archiver_name {
@@ -319,5 +353,6 @@ fn task<'a>(server: &'a ServerConfig, source: &Source) -> Result<Task<'a>, Archi
         slot_name: server.slot_name.as_deref(),
         directory: &server.streaming_wals_directory,
         synchronous,
+        meter,
     })
 }

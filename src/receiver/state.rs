@@ -62,8 +62,8 @@ pub struct ReceiverState {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the state of the receiver in {}: {reason}", path.display())]
 pub struct StateError {
-    path: PathBuf,
-    reason: String,
+    pub(super) path: PathBuf,
+    pub(super) reason: String,
 }
 
 impl ReceiverState {
