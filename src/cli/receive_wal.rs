@@ -63,7 +63,7 @@ fn receive(server: &ServerConfig, output: &Output) -> Result<(), String> {
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
     }
     let service = Service::from_environment();
-    let meter = Arc::new(Meter::new("pg_receivewal"));
+    let meter = Arc::new(Meter::new(server.own.receiver.name()));
     let received = receiver::receive(server, &stop, &meter, None, &|notice| match notice {
         Notice::Streaming(position) => service.ready(&format!("receiving WAL from {position}")),
         Notice::Line { line, .. } => {

@@ -2,6 +2,7 @@
 //! agree.
 
 mod bad_days;
+mod builtin;
 mod reset;
 mod running;
 mod slots;
