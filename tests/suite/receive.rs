@@ -2,6 +2,8 @@
 //! agree.
 
 mod bad_days;
+mod handover;
+mod measures;
 mod reset;
 mod running;
 mod slots;
