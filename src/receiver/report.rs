@@ -75,7 +75,7 @@ impl Reporter {
                 while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     files.write();
                 }
-                files.write();
+                files.end();
                 // Nobody listens any more if it took too long.
                 let _ = ending.send(());
             })?;
@@ -103,36 +103,66 @@ struct Files {
 }
 
 impl Files {
-    /// What is reported serves people; receiving goes on without.
     fn write(&mut self) {
-        let failure = self.try_to_write().err();
-        if let Some(failure) = failure.as_ref().filter(|_| failure != self.failure) {
-            tracing::warn!("cannot write the measurements of the receiver: {failure}");
+        let measurements = self.measure();
+        let live = self.write_live(&measurements);
+        let written = live.and(self.write_metrics(&measurements));
+        self.warn(written);
+    }
+
+    /// Prometheus is told that it is over; `status` sees that.
+    fn end(&mut self) {
+        let metrics = self.write_metrics(&self.measure());
+        let path = live_path(&self.server);
+        let removed = durable::remove(&path).map_err(|error| failed(&path, &error));
+        self.warn(metrics.and(removed));
+    }
+
+    /// What is reported serves people; receiving goes on without.
+    fn warn(&mut self, written: Result<(), String>) {
+        let failure = written.err();
+        if failure != self.failure
+            && let Some(failure) = &failure
+        {
+            tracing::warn!("cannot report what is received: {failure}");
         }
         self.failure = failure;
     }
 
-    fn try_to_write(&self) -> Result<(), String> {
-        let server = &self.server;
-        let waiting = wal_names(&server.streaming_wals_directory).ok();
+    fn measure(&self) -> Measurements {
+        let waiting = wal_names(&self.server.streaming_wals_directory).ok();
         // One of them is being received, or tells where to go on.
         let waiting = waiting.map(|names| names.len().saturating_sub(1));
         self.meter
             .queue(waiting.and_then(|count| u64::try_from(count).ok()));
-        let measurements = self.meter.read();
-        let live = serde_json::to_string(&measurements).map_err(|error| error.to_string())?;
-        let live = publish(&live_path(server), &format!("{live}\n"), LIVE_MODE);
-        let metrics = server.own.metrics_directory.as_ref().map_or(Ok(()), |at| {
-            let path = at.join(format!("walarch_receive_wal_{}.prom", server.name));
-            let text = metrics::text(&server.name, &measurements);
-            publish(&path, &text, METRICS_MODE)
-        });
-        live.and(metrics)
+        self.meter.read()
+    }
+
+    fn write_live(&self, measurements: &Measurements) -> Result<(), String> {
+        // No home yet: the receiver will say what is wrong with that.
+        if !self.server.backup_directory.exists() {
+            return Ok(());
+        }
+        let text = serde_json::to_string(measurements).map_err(|error| error.to_string())?;
+        publish(&live_path(&self.server), &format!("{text}\n"), LIVE_MODE)
+    }
+
+    fn write_metrics(&self, measurements: &Measurements) -> Result<(), String> {
+        let server = &self.server;
+        let Some(directory) = &server.own.metrics_directory else {
+            return Ok(());
+        };
+        let path = directory.join(format!("walarch_receive_wal_{}.prom", server.name));
+        let text = metrics::text(&server.name, measurements);
+        publish(&path, &text, METRICS_MODE)
     }
 }
 
 /// Never seen half written; what was there before a crash is as good as this.
 fn publish(path: &Path, text: &str, mode: u32) -> Result<(), String> {
-    durable::refresh_file(path, text.as_bytes(), mode)
-        .map_err(|error| format!("{}: {error}", path.display()))
+    durable::refresh_file(path, text.as_bytes(), mode).map_err(|error| failed(path, &error))
+}
+
+fn failed(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
 }

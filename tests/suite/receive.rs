@@ -3,6 +3,8 @@
 
 mod bad_days;
 mod builtin;
+mod handover;
+mod measures;
 mod reset;
 mod running;
 mod slots;
