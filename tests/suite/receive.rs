@@ -6,3 +6,4 @@ mod reset;
 mod running;
 mod slots;
 mod support;
+mod survival;

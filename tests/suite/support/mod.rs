@@ -17,9 +17,13 @@
 //! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
+//! | `wire` | PostgreSQL's protocol, as far as tests must speak it themselves |
+//! | `writers` | clients who commit rows, and write down what they were promised |
+//! | `chance` | instants and sizes that nobody chose, but that can be had again |
 //! | `faults` | the same run killed at, or failed in, each of its calls |
 
 pub mod background;
+pub mod chance;
 pub mod cluster;
 pub mod compare;
 pub mod decode;
@@ -35,3 +39,5 @@ pub mod tarball;
 pub mod tool;
 pub mod trace;
 pub mod wal;
+pub mod wire;
+pub mod writers;

@@ -203,13 +203,18 @@ impl Postgres {
 
     /// Starts the server and waits until it answers.
     pub fn run(&mut self) {
-        self.server = Some(self.spawn("postgres", &["-D", self.data().to_str().unwrap()]));
+        let mut server = self.spawn("postgres", &["-D", self.data().to_str().unwrap()]);
         wait_for("the server", || {
+            if let Some(status) = server.try_wait().unwrap() {
+                let log = fs::read_to_string(self.log_file()).unwrap();
+                panic!("the server ended with {status}:\n{log}");
+            }
             let ready = self
                 .command("pg_isready", &["-q", "-h", self.socket()])
                 .status();
             ready.unwrap().success().then_some(())
         });
+        self.server = Some(server);
     }
 
     /// A regular stop, which waits until receivers have got everything.
