@@ -2,6 +2,8 @@
 //! agree.
 
 mod bad_days;
+mod hostile;
+mod promises;
 mod reset;
 mod running;
 mod slots;

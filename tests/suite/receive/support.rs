@@ -33,6 +33,7 @@ pub fn shared() -> Arc<Postgres> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     PgReceivewal,
+    Builtin,
 }
 
 /// A home that receives in this way.
@@ -40,6 +41,7 @@ pub fn home_of(way: Way, postgres: &Postgres, slot: &str, more: &[(&'static str,
     let home = home(postgres, slot, more);
     match way {
         Way::PgReceivewal => home,
+        Way::Builtin => home.walarch_toml("[walarch]\nreceiver = \"builtin\"\n"),
     }
 }
 

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::support::{Receiving, SETTINGS, Way, home_of, streaming};
 use crate::support::chance::Chance;
 use crate::support::decode::decode;
+use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
 use crate::support::life::{log, wait_for_promotion};
 use crate::support::postgres::{Major, Postgres};
@@ -53,15 +54,8 @@ impl Survival {
     /// it starts.
     fn wait_for_receiver_at_commit(&self, receiving: Receiving) -> Receiving {
         receiving.end_by(Signal::SIGINT).exits(0);
-        self.primary.configure(&format!(
-            "{SETTINGS}wal_keep_size = 1GB\nsynchronous_commit = on\n\
-             synchronous_standby_names = 'barman_receive_wal'\n"
-        ));
-        self.primary.sql("SELECT pg_reload_conf()");
-        wait_for("the setting", || {
-            let names = self.primary.ask("SHOW synchronous_standby_names");
-            (names == "barman_receive_wal").then_some(())
-        });
+        let settings = format!("{SETTINGS}wal_keep_size = 1GB\n");
+        self.primary.wait_for_receiver_at_commit(&settings);
         Receiving::start(Walarch, &self.home)
     }
 
@@ -201,9 +195,9 @@ fn assert_nothing_is_missing(promised: &Promised, recovered: &BTreeSet<u64>) {
 
 /// How many kills, of how many commits at least.
 fn thoroughness() -> (u32, usize) {
-    match std::env::var_os("WALARCH_FULL_SWEEP") {
-        Some(_) => (120, 10_000),
-        None => (10, 1000),
+    match is_full_sweep() {
+        true => (120, 10_000),
+        false => (10, 1000),
     }
 }
 

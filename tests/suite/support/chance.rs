@@ -18,6 +18,11 @@ impl Chance {
                 .into(),
         };
         println!("WALARCH_TEST_SEED={seed}");
+        Self::from_seed(seed)
+    }
+
+    /// The same numbers every time.
+    pub fn from_seed(seed: u64) -> Self {
         Self(seed | 1 << 40)
     }
 

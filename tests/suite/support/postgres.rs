@@ -141,6 +141,19 @@ impl Postgres {
         fs::write(self.data().join("postgresql.auto.conf"), text).unwrap();
     }
 
+    /// From now on a commit returns only when a receiver has it, besides these settings. Whether anybody waits for it
+    /// a receiver asks when it starts.
+    pub fn wait_for_receiver_at_commit(&self, settings: &str) {
+        self.configure(&format!(
+            "{settings}synchronous_commit = on\nsynchronous_standby_names = 'barman_receive_wal'\n"
+        ));
+        self.sql("SELECT pg_reload_conf()");
+        wait_for("the setting", || {
+            let names = self.ask("SHOW synchronous_standby_names");
+            (names == "barman_receive_wal").then_some(())
+        });
+    }
+
     /// Where this PostgreSQL's programs are.
     pub fn bin(&self) -> &Path {
         &self.bin
