@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::error::{ConfigError, Level, Message, Place};
-use super::server::{OwnOptions, Synchronous};
+use super::server::{OwnOptions, ReceiverKind, Synchronous};
 use super::toml_file::{self, Entry};
 
 /// The definition of one option of `walarch.toml`.
@@ -40,7 +40,7 @@ macro_rules! own_options {
         impl OwnTable {
             /// This table with the values of `general` where it has none.
             fn over(&self, general: &OwnTable) -> OwnTable {
-                OwnTable { $($name: self.$name.or(general.$name),)* }
+                OwnTable { $($name: self.$name.clone().or(general.$name.clone()),)* }
             }
         }
 
@@ -63,6 +63,29 @@ own_options! {
         "A hook script that runs longer is killed and counts as failed; 0 is no limit.";
     receive_wal_synchronous: SwitchOrAuto, "`\"auto\"`, `true`, `false`, `\"on\"`, `\"off\"`", "`\"auto\"`",
         "`receive-wal` makes every write durable at once; auto: if the server waits for it (`synchronous_standby_names`).";
+    receiver: ReceiverWord, "`\"builtin\"`, `\"pg_receivewal\"`", "`\"pg_receivewal\"`",
+        "What `receive-wal` receives with: walarch itself, or the program of that name.";
+    archive_while_receiving: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
+        "The built-in receiver archives each segment as soon as it is complete; `cron` need not come first.";
+    metrics_directory: Directory, "an absolute path", "none",
+        "`receive-wal` writes `walarch_receive_wal_SERVER.prom` there once a second, OpenMetrics for node_exporter's textfile collector.";
+}
+
+/// A directory that does not depend on where the process was started.
+#[derive(Clone, Debug)]
+struct Directory(PathBuf);
+
+impl<'de> Deserialize<'de> for Directory {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let path = PathBuf::deserialize(deserializer)?;
+        match path.is_absolute() {
+            true => Ok(Directory(path)),
+            false => Err(serde::de::Error::custom(format!(
+                "expected an absolute path, not \"{}\"",
+                path.display()
+            ))),
+        }
+    }
 }
 
 /// A TOML boolean, or the words of `barman.conf`.
@@ -116,6 +139,14 @@ impl<'de> Deserialize<'de> for SwitchOrAuto {
             Written::Switch(Switch(false)) => Synchronous::Off,
         }))
     }
+}
+
+/// A receiver by its name.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReceiverWord {
+    Builtin,
+    PgReceivewal,
 }
 
 /// The tables `[walarch]` and `[server.NAME]` of one file.
@@ -217,6 +248,15 @@ impl OwnTables {
             receive_wal_synchronous: written
                 .receive_wal_synchronous
                 .map_or(default.receive_wal_synchronous, |s| s.0),
+            receiver: match written.receiver {
+                None => default.receiver,
+                Some(ReceiverWord::Builtin) => ReceiverKind::Builtin,
+                Some(ReceiverWord::PgReceivewal) => ReceiverKind::PgReceivewal,
+            },
+            archive_while_receiving: written
+                .archive_while_receiving
+                .map_or(default.archive_while_receiving, |s| s.0),
+            metrics_directory: written.metrics_directory.map(|directory| directory.0),
         }
     }
 
@@ -299,6 +339,7 @@ mod tests {
             ("[walarch]\njobs = 0\n", 2, "nonzero"),
             ("[walarch]\n\nhook_timeout_s = -1\n", 3, "-1"),
             ("[walarch]\nvalidate_wal = \"maybe\"\n", 2, "\"off\""),
+            ("[walarch]\nmetrics_directory = \"m\"\n", 2, "absolute"),
             ("[server.main]\nx = 1\n", 2, "x"),
             ("[main]\n", 1, "[server.NAME]"),
             ("[server]\nmain = 1\n", 2, "integer"),

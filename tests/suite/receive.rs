@@ -2,7 +2,10 @@
 //! agree.
 
 mod bad_days;
+mod builtin;
+mod handover;
 mod hostile;
+mod measures;
 mod promises;
 mod reset;
 mod running;

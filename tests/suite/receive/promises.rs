@@ -37,6 +37,13 @@ fn promises(way: Way, option: &str, commits: usize) -> Promises {
 }
 
 #[test]
+fn what_is_reported_as_flushed_outlasts_a_crash() {
+    let promises = promises(Way::Builtin, QUICK, 600);
+    assert!(promises.reports > 50, "{}", promises.reports);
+    assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
+}
+
+#[test]
 fn pg_receivewal_reports_as_flushed_what_is() {
     let promises = promises(Way::PgReceivewal, QUICK, 600);
     assert!(promises.reports > 50, "{}", promises.reports);

@@ -202,6 +202,12 @@ fn thoroughness() -> (u32, usize) {
 }
 
 #[test]
+fn no_promised_commit_is_lost() {
+    let (kills, commits) = thoroughness();
+    assert_survives(Way::Builtin, kills, commits);
+}
+
+#[test]
 fn no_promised_commit_is_lost_with_pg_receivewal() {
     let (kills, commits) = thoroughness();
     assert_survives(Way::PgReceivewal, kills / 2, commits / 2);
