@@ -29,6 +29,22 @@ pub fn shared() -> Arc<Postgres> {
     postgres
 }
 
+/// What receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    PgReceivewal,
+    Builtin,
+}
+
+/// A home that receives in this way.
+pub fn home_of(way: Way, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
+    let home = home(postgres, slot, more);
+    match way {
+        Way::PgReceivewal => home,
+        Way::Builtin => home.walarch_toml("[walarch]\nreceiver = \"builtin\"\n"),
+    }
+}
+
 /// The options of a server `main` that streams from here with this slot.
 pub fn options(postgres: &Postgres, slot: &str) -> Vec<(&'static str, String)> {
     vec![
@@ -154,6 +170,12 @@ impl Receiving {
     #[track_caller]
     pub fn wait_until_it_prints(&self, words: &str) {
         wait_for(words, || self.output().contains(words).then_some(()));
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
     }
 
     /// The `pg_receivewal` that it runs.
