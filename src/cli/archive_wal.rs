@@ -20,6 +20,7 @@ use crate::codec::{Decoder, Encoder};
 use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::Hooks;
+use crate::observe::Observer;
 use crate::storage::{
     Archive, Local, Recognition, SaveReport, Validation, WalFile, WalStorageStrategy, rebuild,
 };
@@ -152,7 +153,7 @@ fn archive_queues(
     };
     with_archive(server, configuration_path, &parts, |archive| {
         let reporter = Reporter::new(output, &server.name);
-        run_archivers(server, archive, &reporter, output);
+        run_archivers(server, archive, &reporter, &|error| output.error(error));
         report_stop(archive, output);
     })
 }
@@ -172,7 +173,8 @@ pub(super) fn archive_until(
         let round = || {
             let lock = lock(server, Wait::Never)?;
             let reporter = Reporter::new(output, &server.name).only_files();
-            Ok(lock.is_none() || run_archivers(server, archive, &reporter, output))
+            let on_error = |error: &str| output.error(error);
+            Ok(lock.is_none() || run_archivers(server, archive, &reporter, &on_error))
         };
         while !archive.stop.load(Ordering::Relaxed) {
             let succeeded = round();
@@ -187,22 +189,23 @@ pub(super) fn archive_until(
     outcome
 }
 
-/// Runs each archiver once. Returns whether none of them failed at anything; what did was printed.
-fn run_archivers(
+/// Runs each archiver once. Returns whether none of them failed at anything; what did was told to the
+/// observer, or is a queue that cannot be read.
+pub(super) fn run_archivers(
     server: &ServerConfig,
     archive: &Archive<'_>,
-    reporter: &Reporter<'_>,
-    output: &Output,
+    observer: &dyn Observer,
+    on_error: &dyn Fn(&str),
 ) -> bool {
     let mut succeeded = true;
     for archiver in archiver::archivers(server) {
-        match archiver::run(&*archiver, archive, reporter) {
+        match archiver::run(&*archiver, archive, observer) {
             Ok(report) => {
                 succeeded &= report.failed == 0;
                 note_success(server, report);
             }
             Err(error) => {
-                output.error(&format!(
+                on_error(&format!(
                     "cannot read the queue of {}: {error}",
                     archiver.name()
                 ));
@@ -277,7 +280,7 @@ fn archive_one(
 }
 
 /// Takes the lock that keeps every other archiver of this server away.
-fn lock(server: &ServerConfig, wait: Wait) -> Result<Option<LockFile>, String> {
+pub(super) fn lock(server: &ServerConfig, wait: Wait) -> Result<Option<LockFile>, String> {
     lock_task(server, "archive-wal", wait)
 }
 
@@ -314,26 +317,55 @@ pub(super) fn with_archive(
     work: impl FnOnce(&Archive<'_>),
 ) -> Result<(), String> {
     parts.check_mounted(server)?;
-    let encoder = Encoder::new(server).map_err(|error| error.to_string())?;
-    if let Some(notice) = encoder.level_notice() {
-        tracing::warn!("{notice}");
-    }
-    let decoder = Decoder::new(server);
-    let recognition = Recognition::new(server);
+    let tools = Tools::new(server)?;
     let stop = stop_on_signals()?;
-    let hooks = Hooks::new(server, configuration_path, &stop);
-    work(&Archive {
-        storage: &*parts.storage,
-        catalog: &parts.catalog,
-        encoder: &encoder,
-        decoder: &decoder,
-        hooks: &hooks,
-        validation: validation(server),
-        recognition: &recognition,
-        jobs: jobs(server),
-        stop: &stop,
-    });
+    tools.with_archive(server, configuration_path, parts, &stop, work);
     Ok(())
+}
+
+/// What encodes and judges the files of a server. Kept by those that archive again and again.
+pub(super) struct Tools {
+    encoder: Encoder,
+    decoder: Decoder,
+    recognition: Recognition,
+    validation: Option<Validation>,
+}
+
+impl Tools {
+    pub(super) fn new(server: &ServerConfig) -> Result<Self, String> {
+        let encoder = Encoder::new(server).map_err(|error| error.to_string())?;
+        if let Some(notice) = encoder.level_notice() {
+            tracing::warn!("{notice}");
+        }
+        Ok(Tools {
+            encoder,
+            decoder: Decoder::new(server),
+            recognition: Recognition::new(server),
+            validation: validation(server),
+        })
+    }
+
+    /// Puts the archive together and lets `work` use it.
+    pub(super) fn with_archive(
+        &self,
+        server: &ServerConfig,
+        configuration_path: &Path,
+        parts: &Parts,
+        stop: &AtomicBool,
+        work: impl FnOnce(&Archive<'_>),
+    ) {
+        work(&Archive {
+            storage: &*parts.storage,
+            catalog: &parts.catalog,
+            encoder: &self.encoder,
+            decoder: &self.decoder,
+            hooks: &Hooks::new(server, configuration_path, stop),
+            validation: self.validation,
+            recognition: &self.recognition,
+            jobs: jobs(server),
+            stop,
+        });
+    }
 }
 
 /// What segments are checked against; `None` if they are not to be.

@@ -197,8 +197,17 @@ pub(super) fn end_running_task(server: &ServerConfig, task: &str, output: &Outpu
 }
 
 /// Ends the first process that does a task, and says how that went. Returns whether there is one.
+///
+/// A receiver that archives what it has received is not ended for that: nobody asked it to stop
+/// receiving.
 pub(super) fn end_task(server: &ServerConfig, task: &str, output: &Output) -> bool {
-    let Some(process) = find_all(server, Some(task)).into_iter().find(is_at_work) else {
+    let receiver = find(server, "receive-wal").map(|process| process.pid);
+    let is_meant = |process: &Process| {
+        let is_receiver = Some(process.pid) == receiver && process.task != "receive-wal";
+        !is_receiver && is_at_work(process)
+    };
+    let found = find_all(server, Some(task));
+    let Some(process) = found.into_iter().find(is_meant) else {
         return false;
     };
     let named = format!("process {}({})", process.task, process.pid);

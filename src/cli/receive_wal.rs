@@ -1,5 +1,6 @@
 //! `receive-wal`
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -7,17 +8,20 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::args::ReceiveWalArgs;
+use super::hand_over::QueueArchivist;
+use super::live::LiveLine;
 use super::output::Output;
 use super::processes;
 use super::servers::select_for_wal;
 use super::service::Service;
 use crate::config::{Config, ServerConfig};
-use crate::receiver::{self, Notice, Slot, SlotError};
+use crate::receiver::{self, Archivist, Meter, Notice, Slot, SlotError};
 
 /// The task's name, in the lock file.
 const TASK: &str = "receive-wal";
 
 pub(super) fn run(config: Config, args: &ReceiveWalArgs, output: &Output) {
+    let configuration_path = config.path.clone();
     let repairs = args.stop || args.reset || args.create_slot || args.drop_slot;
     let Some(server) = select_for_wal(config, &args.server_name, repairs, output) else {
         return;
@@ -35,7 +39,7 @@ pub(super) fn run(config: Config, args: &ReceiveWalArgs, output: &Output) {
         let notify = |notice: &Notice<'_>| print(notice, output);
         receiver::reset(&server, &notify).map_err(|error| error.to_string())
     } else {
-        receive(&server, output)
+        receive(&server, &configuration_path, output)
     };
     if let Err(message) = done {
         output.error(&message);
@@ -49,7 +53,11 @@ fn print(notice: &Notice<'_>, output: &Output) {
     }
 }
 
-fn receive(server: &ServerConfig, output: &Output) -> Result<(), String> {
+fn receive(
+    server: &ServerConfig,
+    configuration_path: &Path,
+    output: &Output,
+) -> Result<(), String> {
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [SIGINT, SIGTERM] {
@@ -62,8 +70,18 @@ fn receive(server: &ServerConfig, output: &Output) -> Result<(), String> {
             .and_then(|_| flag::register(number, Arc::clone(&stop)))
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
     }
+    let meter = Arc::new(Meter::new(server.own.receiver.name()));
     let service = Service::from_environment();
-    let received = receiver::receive(server, &stop, &|notice| match notice {
+    let watched = Arc::clone(&meter);
+    service
+        .keep_watchdog(move |within| watched.is_alive(within))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let archivist = server.own.archive_while_receiving.then(|| {
+        let archivist = QueueArchivist::new(server, configuration_path);
+        Box::new(archivist) as Box<dyn Archivist>
+    });
+    let live_line = LiveLine::begin(output, &server.name, &meter);
+    let received = receiver::receive(server, &stop, &meter, archivist, &|notice| match notice {
         Notice::Streaming(position) => service.ready(&format!("receiving WAL from {position}")),
         Notice::Line { line, .. } => {
             service.status(line);
@@ -71,6 +89,7 @@ fn receive(server: &ServerConfig, output: &Output) -> Result<(), String> {
         }
         notice => print(notice, output),
     });
+    drop(live_line);
     service.stopping();
     if stop.load(Ordering::Relaxed) {
         let name = match i32::try_from(signal.load(Ordering::Relaxed)) {

@@ -6,14 +6,88 @@ use super::output::Output;
 use super::progress::Progress;
 use crate::observe::{Event, Observer};
 
-/// Reports a run over a queue.
-pub(super) struct Reporter<'a> {
-    output: &'a Output,
+/// What the log says of a run over a queue.
+struct Log<'a> {
     server: &'a str,
     /// A queue without files is not worth a line.
     only_files: bool,
     archiver: RefCell<String>,
     chosen: Cell<usize>,
+}
+
+impl<'a> Log<'a> {
+    fn new(server: &'a str) -> Self {
+        Log {
+            server,
+            only_files: false,
+            archiver: RefCell::default(),
+            chosen: Cell::new(0),
+        }
+    }
+
+    fn write(&self, event: &Event<'_>) {
+        let server = self.server;
+        match event {
+            Event::BatchChosen {
+                archiver,
+                listed,
+                chosen,
+            } => {
+                self.archiver.replace((*archiver).to_owned());
+                self.chosen.set(*chosen);
+                self.begin_batch(archiver, *listed, *chosen);
+            }
+            Event::Archiving { number, name } => {
+                let (chosen, archiver) = (self.chosen.get(), self.archiver.borrow());
+                tracing::info!(
+                    "Archiving segment {number} of {chosen} from {archiver}: {server}/{name}"
+                );
+            }
+            Event::DuplicateSetAside { name, path } => {
+                tracing::warn!("{server}/{name} moved to {}", path.display());
+            }
+            Event::AbortedByHook { name, reason } => {
+                tracing::warn!(
+                    "Archiving of {server}/{name} aborted by pre_archive_retry_script. \
+                     Reason: {reason}"
+                );
+            }
+            Event::StrangersFound { names } => {
+                let archiver = self.archiver.borrow();
+                tracing::warn!(
+                    "Archiver is about to move {} unexpected file(s) to errors directory for \
+                     {server} from {archiver}",
+                    names.len()
+                );
+                for name in *names {
+                    tracing::warn!("Moving unexpected file for {server} from {archiver}: {name}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_batch(&self, archiver: &str, listed: usize, chosen: usize) {
+        let server = self.server;
+        match chosen {
+            0 if self.only_files => {}
+            0 => tracing::info!("No xlog segments found from {archiver} for {server}."),
+            _ if listed > chosen => tracing::info!(
+                "Found {listed} xlog segments from {archiver} for {server}. \
+                 Archive a batch of {chosen} segments in this run."
+            ),
+            _ => tracing::info!(
+                "Found {listed} xlog segments from {archiver} for {server}. \
+                 Archive all segments in one run."
+            ),
+        }
+    }
+}
+
+/// Reports a run over a queue.
+pub(super) struct Reporter<'a> {
+    output: &'a Output,
+    log: Log<'a>,
     bar: RefCell<Option<Progress<'a>>>,
 }
 
@@ -21,41 +95,25 @@ impl<'a> Reporter<'a> {
     pub(super) fn new(output: &'a Output, server: &'a str) -> Self {
         Reporter {
             output,
-            server,
-            only_files: false,
-            archiver: RefCell::default(),
-            chosen: Cell::new(0),
+            log: Log::new(server),
             bar: RefCell::default(),
         }
     }
 
     /// The same for a run that is repeated until a file comes.
     pub(super) fn only_files(mut self) -> Self {
-        self.only_files = true;
+        self.log.only_files = true;
         self
     }
 
     fn begin_batch(&self, archiver: &str, listed: usize, chosen: usize) {
-        let server = self.server;
-        self.archiver.replace(archiver.to_owned());
-        self.chosen.set(chosen);
-        if chosen == 0 && self.only_files {
+        if chosen == 0 && self.log.only_files {
             return;
         }
+        let server = self.log.server;
         let mut header = format!("Processing xlog segments from {archiver} for {server}");
-        if chosen == 0 {
-            tracing::info!("No xlog segments found from {archiver} for {server}.");
-        } else if listed > chosen {
-            tracing::info!(
-                "Found {listed} xlog segments from {archiver} for {server}. \
-                 Archive a batch of {chosen} segments in this run."
-            );
+        if chosen > 0 && listed > chosen {
             header.push_str(&format!(" (batch size: {chosen})"));
-        } else {
-            tracing::info!(
-                "Found {listed} xlog segments from {archiver} for {server}. \
-                 Archive all segments in one run."
-            );
         }
         self.output.line(&header);
         self.bar.replace(Progress::begin(self.output, chosen));
@@ -64,7 +122,8 @@ impl<'a> Reporter<'a> {
 
 impl Observer for Reporter<'_> {
     fn notice(&self, event: &Event<'_>) {
-        let (output, server) = (self.output, self.server);
+        let (output, server) = (self.output, self.log.server);
+        self.log.write(event);
         match event {
             Event::BatchChosen {
                 archiver,
@@ -74,13 +133,7 @@ impl Observer for Reporter<'_> {
                 self.bar.take();
                 self.begin_batch(archiver, *listed, *chosen);
             }
-            Event::Archiving { number, name } => {
-                let (chosen, archiver) = (self.chosen.get(), self.archiver.borrow());
-                tracing::info!(
-                    "Archiving segment {number} of {chosen} from {archiver}: {server}/{name}"
-                );
-                output.line(&format!("\t{name}"));
-            }
+            Event::Archiving { name, .. } => output.line(&format!("\t{name}")),
             Event::Archived {
                 source_size_bytes, ..
             } => {
@@ -88,48 +141,75 @@ impl Observer for Reporter<'_> {
                     bar.advance(*source_size_bytes);
                 }
             }
-            Event::DuplicateSetAside { name, path } => {
-                tracing::warn!("{server}/{name} moved to {}", path.display());
-                output.info(&format!(
-                    "\tError: {name} is already present in server {server}. \
-                     File moved to errors directory."
-                ));
-            }
+            Event::DuplicateSetAside { name, .. } => output.info(&format!(
+                "\tError: {name} is already present in server {server}. \
+                 File moved to errors directory."
+            )),
             Event::Failed { error, .. } => output.error_with_hint(error, error.hint()),
-            Event::AbortedByHook { name, reason } => {
-                tracing::warn!(
-                    "Archiving of {server}/{name} aborted by pre_archive_retry_script. \
-                     Reason: {reason}"
-                );
+            Event::NothingFound if !self.log.only_files => output.line("\tno file found"),
+            Event::StrangersFound { names } => {
+                output.line(&format!(
+                    "Some unknown objects have been found while processing xlog segments for \
+                     {server}. Objects moved to errors directory:"
+                ));
+                for name in *names {
+                    output.line(&format!("\t{name}"));
+                }
             }
-            Event::NothingFound if self.only_files => {}
-            Event::NothingFound => output.line("\tno file found"),
-            Event::StrangersFound { names } => self.strangers(names),
             Event::StrangerStays { path, error } => output.error(&format!(
                 "cannot move {} to the errors directory: {error}",
                 path.display()
             )),
             // No archiver deletes from the archive.
-            Event::Deleted { .. } | Event::NotDeleted { .. } => {}
+            _ => {}
         }
     }
 }
 
-impl Reporter<'_> {
-    fn strangers(&self, names: &[String]) {
-        let (server, archiver) = (self.server, self.archiver.borrow());
-        self.output.line(&format!(
-            "Some unknown objects have been found while processing xlog segments for {server}. \
-             Objects moved to errors directory:"
-        ));
-        tracing::warn!(
-            "Archiver is about to move {} unexpected file(s) to errors directory for {server} \
-             from {archiver}",
-            names.len()
-        );
-        for name in names {
-            self.output.line(&format!("\t{name}"));
-            tracing::warn!("Moving unexpected file for {server} from {archiver}: {name}");
+/// Reports a run over a queue that nobody watches: to the log, but for failures, which are collected.
+pub(super) struct LogReporter<'a> {
+    log: Log<'a>,
+    archived: Cell<u64>,
+    failures: RefCell<Vec<String>>,
+}
+
+impl<'a> LogReporter<'a> {
+    pub(super) fn new(server: &'a str) -> Self {
+        let mut log = Log::new(server);
+        log.only_files = true;
+        LogReporter {
+            log,
+            archived: Cell::new(0),
+            failures: RefCell::default(),
+        }
+    }
+
+    /// Notes a failure that no event tells of.
+    pub(super) fn fail(&self, failure: &str) {
+        self.failures.borrow_mut().push(failure.to_owned());
+    }
+
+    /// How many files were archived, and what failed.
+    pub(super) fn into_outcome(self) -> (u64, Vec<String>) {
+        (self.archived.get(), self.failures.into_inner())
+    }
+}
+
+impl Observer for LogReporter<'_> {
+    fn notice(&self, event: &Event<'_>) {
+        self.log.write(event);
+        match event {
+            Event::Archived { .. } => self.archived.set(self.archived.get() + 1),
+            Event::Failed { error, .. } => match error.hint() {
+                Some(hint) => self.fail(&format!("{error}\nHINT: {hint}")),
+                None => self.fail(&error.to_string()),
+            },
+            Event::AbortedByHook { reason, .. } => self.fail(reason),
+            Event::StrangerStays { path, error } => self.fail(&format!(
+                "cannot move {} to the errors directory: {error}",
+                path.display()
+            )),
+            _ => {}
         }
     }
 }

@@ -5,25 +5,33 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
 use super::check::{Archive, name_gaps, server_state};
 use super::inquiry::{Answers, Inquiry, deadline};
+use super::live;
 use super::output::Output;
 use super::servers::select_with_inactive;
 use crate::archiver::{self, Backlog, StatusReport};
 use crate::config::{Config, ServerConfig};
+use crate::receiver::{Measurements, Trouble};
 use crate::units::{pretty_interval, pretty_size};
 
 pub(super) fn run(config: Config, server_names: &[String], output: &Output) {
     for server in select_with_inactive(config, server_names, output) {
         let mut report = StatusReport::default();
-        fill(&server, &mut report);
-        show(&server, &report, output);
+        let measurements = fill(&server, &mut report);
+        show(&server, &report, measurements, output);
     }
 }
 
-fn show(server: &ServerConfig, report: &StatusReport, output: &Output) {
+fn show(
+    server: &ServerConfig,
+    report: &StatusReport,
+    measurements: Option<Measurements>,
+    output: &Output,
+) {
     if !output.is_json() {
         output.line(&format!("Server {}:", server.name));
         for line in &report.lines {
@@ -31,7 +39,7 @@ fn show(server: &ServerConfig, report: &StatusReport, output: &Output) {
         }
         return;
     }
-    let lines: Map<String, Value> = report
+    let mut lines: Map<String, Value> = report
         .lines
         .iter()
         .map(|line| {
@@ -39,10 +47,20 @@ fn show(server: &ServerConfig, report: &StatusReport, output: &Output) {
             (line.key.to_owned(), value)
         })
         .collect();
+    if let Some(measurements) = measurements {
+        let value = json!({
+            "description": "What receive-wal measures",
+            "message": live::sentence(&measurements),
+            "measurements": measurements,
+        });
+        lines.insert("receive_wal_measurements".to_owned(), value);
+    }
     output.value(&server.name, lines.into());
 }
 
-fn fill(server: &ServerConfig, report: &mut StatusReport) {
+/// Returns what the receiver measures, if there is one that runs.
+fn fill(server: &ServerConfig, report: &mut StatusReport) -> Option<Measurements> {
+    let mut measurements = None;
     let has_postgres = server.active && !server.passive;
     // Barman has no time limit here, and waits for a host that does not answer.
     let inquiry = has_postgres.then(|| Inquiry::start(server, deadline(server.check_timeout)));
@@ -56,6 +74,10 @@ fn fill(server: &ServerConfig, report: &mut StatusReport) {
         for archiver in archiver::archivers(server) {
             archiver.status(&state, report);
         }
+        measurements = measured(server, state.receiver.pid);
+        if let Some(measurements) = &measurements {
+            add_measurements(measurements, report);
+        }
     }
     report.add("passive_node", "Passive node", boolean(server.passive));
     if let Some(command) = &server.primary_ssh_command {
@@ -67,6 +89,54 @@ fn fill(server: &ServerConfig, report: &mut StatusReport) {
     }
     add_archive(&archive, answers.as_ref(), report);
     add_errors(server, report);
+    measurements
+}
+
+/// What the receiver with this number measured a moment ago.
+fn measured(server: &ServerConfig, pid: Option<Pid>) -> Option<Measurements> {
+    let pid = u32::try_from(pid?.as_raw()).ok()?;
+    let measurements = Measurements::load(server).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
+    measurements.filter(|measurements| measurements.pid == pid)
+}
+
+fn add_measurements(it: &Measurements, report: &mut StatusReport) {
+    let state = format!("{}, {}", it.receiver, it.phase);
+    report.add("receive_wal_state", "Receiver", state);
+    if let Some(position) = live::position(it) {
+        report.add("receive_wal_written", "WAL written up to", position);
+        report.add("receive_wal_reconnects", "Connection of receive-wal", {
+            live::reconnects(it)
+        });
+    }
+    if let Some(lag) = live::lag(it) {
+        report.add("receive_wal_lag", "Lag of receive-wal", lag);
+    }
+    if let Some(error) = &it.last_error {
+        let error = tell(error);
+        report.add("receive_wal_error", "Last error of receive-wal", error);
+    }
+    if let Some(files) = it.files_archived {
+        let mut text = match files {
+            1 => "1 file".to_owned(),
+            files => format!("{files} files"),
+        };
+        text.extend(live::waiting(it).map(|waiting| format!(", {waiting}")));
+        text.extend(
+            it.archive_error
+                .iter()
+                .map(|error| format!("; {}", tell(error))),
+        );
+        report.add("receive_wal_archived", "Archived by receive-wal", text);
+    }
+}
+
+/// A failure, on one line.
+fn tell(trouble: &Trouble) -> String {
+    let lines: Vec<&str> = trouble.reason.lines().map(str::trim).collect();
+    format!("{} (at {})", lines.join("; "), local(trouble.at))
 }
 
 fn add_configuration(server: &ServerConfig, report: &mut StatusReport) {

@@ -67,7 +67,7 @@ pub use options::{
 pub use resolve::Source;
 pub use server::{
     AddressingStyle, CloudChecksum, CloudOptions, Compression, CompressionLevel, EffectiveOption,
-    Encryption, HookScripts, OwnCloudOptions, OwnOptions, ServerConfig, Synchronous, WalsDirectory,
-    search_path,
+    Encryption, HookScripts, OwnCloudOptions, OwnOptions, ReceiverKind, ServerConfig, Synchronous,
+    WalsDirectory, search_path,
 };
 pub use value::{Kind, parse_age};

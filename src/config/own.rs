@@ -12,7 +12,9 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::error::{ConfigError, Level, Message, Place};
-use super::server::{AddressingStyle, CloudChecksum, OwnCloudOptions, OwnOptions, Synchronous};
+use super::server::{
+    AddressingStyle, CloudChecksum, OwnCloudOptions, OwnOptions, ReceiverKind, Synchronous,
+};
 use super::toml_file::{self, Entry};
 
 /// The definition of one option of `walarch.toml`.
@@ -88,6 +90,12 @@ own_options! {
         "Proxy on the way to the object store.";
     cloud_ca_file: PathBuf, "path", "`AWS_CA_BUNDLE`",
         "Certificates, in PEM, that are trusted besides the system's.";
+    receiver: ReceiverWord, "`\"builtin\"`, `\"pg_receivewal\"`", "`\"pg_receivewal\"`",
+        "What `receive-wal` receives with: walarch itself, or the program of that name.";
+    archive_while_receiving: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
+        "The built-in receiver archives each segment as soon as it is complete; `cron` need not come first.";
+    metrics_directory: Directory, "an absolute path", "none",
+        "`receive-wal` writes `walarch_receive_wal_SERVER.prom` there once a second, OpenMetrics for node_exporter's textfile collector.";
 }
 
 /// An http or https URL.
@@ -107,6 +115,23 @@ impl TryFrom<String> for Url {
                 Ok(Url(text.trim_end_matches('/').to_owned()))
             }
             _ => Err("expected a URL that begins with http:// or https://"),
+        }
+    }
+}
+
+/// A directory that does not depend on where the process was started.
+#[derive(Clone, Debug)]
+struct Directory(PathBuf);
+
+impl<'de> Deserialize<'de> for Directory {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let path = PathBuf::deserialize(deserializer)?;
+        match path.is_absolute() {
+            true => Ok(Directory(path)),
+            false => Err(serde::de::Error::custom(format!(
+                "expected an absolute path, not \"{}\"",
+                path.display()
+            ))),
         }
     }
 }
@@ -165,26 +190,34 @@ impl<'de> Deserialize<'de> for SwitchOrAuto {
 }
 
 impl OwnTable {
-    fn cloud(self) -> OwnCloudOptions {
+    fn cloud(&self) -> OwnCloudOptions {
         let default = OwnCloudOptions::default();
         let seconds = |written: Option<NonZeroU64>, default| {
             written.map_or(default, |seconds| Duration::from_secs(seconds.get()))
         };
         OwnCloudOptions {
-            endpoint_url: self.cloud_endpoint_url.map(|url| url.0),
+            endpoint_url: self.cloud_endpoint_url.clone().map(|url| url.0),
             addressing_style: self.cloud_addressing_style.unwrap_or_default(),
             checksum: self.cloud_checksum.unwrap_or_default(),
-            storage_class: self.cloud_storage_class,
-            tags: self.cloud_tags.unwrap_or_default(),
+            storage_class: self.cloud_storage_class.clone(),
+            tags: self.cloud_tags.clone().unwrap_or_default(),
             concurrency: self.cloud_concurrency.unwrap_or(default.concurrency),
             connect_timeout: seconds(self.cloud_connect_timeout_s, default.connect_timeout),
             request_timeout: seconds(self.cloud_request_timeout_s, default.request_timeout),
             total_timeout: seconds(self.cloud_total_timeout_s, default.total_timeout),
             retries: self.cloud_retries.unwrap_or(default.retries),
-            proxy_url: self.cloud_proxy_url.map(|url| url.0),
-            ca_file: self.cloud_ca_file,
+            proxy_url: self.cloud_proxy_url.clone().map(|url| url.0),
+            ca_file: self.cloud_ca_file.clone(),
         }
     }
+}
+
+/// A receiver by its name.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReceiverWord {
+    Builtin,
+    PgReceivewal,
 }
 
 /// The tables `[walarch]` and `[server.NAME]` of one file.
@@ -287,6 +320,15 @@ impl OwnTables {
                 .receive_wal_synchronous
                 .map_or(default.receive_wal_synchronous, |s| s.0),
             cloud: written.cloud(),
+            receiver: match written.receiver {
+                None => default.receiver,
+                Some(ReceiverWord::Builtin) => ReceiverKind::Builtin,
+                Some(ReceiverWord::PgReceivewal) => ReceiverKind::PgReceivewal,
+            },
+            archive_while_receiving: written
+                .archive_while_receiving
+                .map_or(default.archive_while_receiving, |s| s.0),
+            metrics_directory: written.metrics_directory.map(|directory| directory.0),
         }
     }
 
@@ -369,6 +411,7 @@ mod tests {
             ("[walarch]\njobs = 0\n", 2, "nonzero"),
             ("[walarch]\n\nhook_timeout_s = -1\n", 3, "-1"),
             ("[walarch]\nvalidate_wal = \"maybe\"\n", 2, "\"off\""),
+            ("[walarch]\nmetrics_directory = \"m\"\n", 2, "absolute"),
             ("[server.main]\nx = 1\n", 2, "x"),
             ("[main]\n", 1, "[server.NAME]"),
             ("[server]\nmain = 1\n", 2, "integer"),

@@ -171,6 +171,26 @@ pub enum Synchronous {
     Off,
 }
 
+/// The option `receiver`: what `receive-wal` receives with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiverKind {
+    /// The receiver inside walarch.
+    Builtin,
+    /// The program `pg_receivewal`, supervised.
+    #[default]
+    PgReceivewal,
+}
+
+impl ReceiverKind {
+    /// As it is written in `walarch.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReceiverKind::Builtin => "builtin",
+            ReceiverKind::PgReceivewal => "pg_receivewal",
+        }
+    }
+}
+
 /// walarch's own options, from `walarch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnOptions {
@@ -184,6 +204,12 @@ pub struct OwnOptions {
     pub receive_wal_synchronous: Synchronous,
     /// The options whose names begin with `cloud_`.
     pub cloud: OwnCloudOptions,
+    /// `receiver`
+    pub receiver: ReceiverKind,
+    /// `archive_while_receiving`: whether the receiver archives what it has completed.
+    pub archive_while_receiving: bool,
+    /// `metrics_directory`: where the receiver writes what it measures, for Prometheus.
+    pub metrics_directory: Option<PathBuf>,
 }
 
 impl Default for OwnOptions {
@@ -194,6 +220,9 @@ impl Default for OwnOptions {
             hook_timeout: None,
             receive_wal_synchronous: Synchronous::Auto,
             cloud: OwnCloudOptions::default(),
+            receiver: ReceiverKind::default(),
+            archive_while_receiving: true,
+            metrics_directory: None,
         }
     }
 }

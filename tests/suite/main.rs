@@ -35,6 +35,7 @@
 //! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
 //! | `cloud` | archives in object stores: every store, every fault, Barman, recovery |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
+//! | `fuzz` | does the decoder of replication messages hold against whatever a peer sends? |
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -60,6 +61,7 @@ mod cron;
 mod errors_directory;
 mod faults;
 mod forced_command;
+mod fuzz;
 mod get_wal;
 mod harness;
 mod hooks;

@@ -2,7 +2,13 @@
 //! agree.
 
 mod bad_days;
+mod builtin;
+mod handover;
+mod hostile;
+mod measures;
+mod promises;
 mod reset;
 mod running;
 mod slots;
 mod support;
+mod survival;

@@ -1,6 +1,8 @@
 //! `receive-wal` on good days: what it needs, writes and prints, and how it is stopped.
 
+use std::cell::RefCell;
 use std::fs;
+use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::thread;
@@ -162,6 +164,9 @@ fn a_second_one_and_a_reset_are_refused_while_it_runs() {
         receiving.wait_until_it_prints("starting log streaming");
         receiving
     });
+    wait_for("the state", || {
+        state(&both.walarch)["streaming_since"].as_str().map(drop)
+    });
     let before = state(&both.walarch);
     both.agree(&[]).exits(1);
     both.agree(&["--reset"]).exits(1);
@@ -305,37 +310,88 @@ fn the_service_manager_is_told_when_wal_flows_and_when_it_ends() {
     let path = home.root().join("notify.socket");
     let abstract_name = format!("walarch-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(abstract_name.as_bytes()).unwrap();
-    let sockets = [
-        (
-            UnixDatagram::bind(&path).unwrap(),
-            path.display().to_string(),
-        ),
-        (
-            UnixDatagram::bind_addr(&address).unwrap(),
+    let managers = [
+        Manager::new(UnixDatagram::bind(&path), path.display().to_string()),
+        Manager::new(
+            UnixDatagram::bind_addr(&address),
             format!("@{abstract_name}"),
         ),
     ];
-    for (socket, variable) in sockets {
+    for manager in managers {
+        let mut command = Walarch.command(&home, &["receive-wal", "main"]);
+        command.env("NOTIFY_SOCKET", &manager.variable);
+        let receiving = Receiving::start_command(command, &home);
+        let ready = manager.wait_for_message("READY=1");
+        assert!(ready.contains("\nSTATUS=receiving WAL from "), "{ready}");
+        receiving.end_by(Signal::SIGTERM).exits(0);
+        manager.wait_for_message("STOPPING=1");
+    }
+}
+
+#[test]
+fn the_watchdog_is_kept_calm_by_the_process_that_it_watches() {
+    let postgres = shared();
+    let home = home_with_slot(&postgres, "watchdog", &[]);
+    let path = home.root().join("notify.socket");
+    let manager = Manager::new(UnixDatagram::bind(&path), path.display().to_string());
+    let start = |watched: Option<&str>| {
+        let mut command = Walarch.command(&home, &["receive-wal", "main"]);
+        command.env("NOTIFY_SOCKET", &manager.variable);
+        command.env("WATCHDOG_USEC", "2000000");
+        command.envs(watched.map(|pid| ("WATCHDOG_PID", pid)));
+        Receiving::start_command(command, &home)
+    };
+    let receiving = start(None);
+    manager.wait_for_message("READY=1");
+    manager.wait_for_message("WATCHDOG=1");
+    manager.wait_for_message("WATCHDOG=1");
+    receiving.end_by(Signal::SIGTERM).exits(0);
+    manager.wait_for_message("STOPPING=1");
+
+    let receiving = start(Some("1"));
+    manager.wait_for_message("READY=1");
+    thread::sleep(Duration::from_secs(3));
+    receiving.end_by(Signal::SIGTERM).exits(0);
+    let mut messages = manager.wait_for_message("STOPPING=1");
+    messages.push_str(&manager.before.borrow());
+    assert!(!messages.contains("WATCHDOG"), "{messages}");
+}
+
+/// Stands for systemd.
+struct Manager {
+    socket: UnixDatagram,
+    /// What `NOTIFY_SOCKET` says.
+    variable: String,
+    /// The messages that nobody waited for since the last one that was waited for.
+    before: RefCell<String>,
+}
+
+impl Manager {
+    fn new(socket: io::Result<UnixDatagram>, variable: String) -> Self {
+        let socket = socket.unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        let wait_for_message = |words: &str| {
-            let mut bytes = [0; 4096];
-            loop {
-                let size = socket.recv(&mut bytes).expect(words);
-                let message = String::from_utf8_lossy(&bytes[..size]).into_owned();
-                if message.contains(words) {
-                    return message;
-                }
+        Manager {
+            socket,
+            variable,
+            before: RefCell::default(),
+        }
+    }
+
+    #[track_caller]
+    fn wait_for_message(&self, words: &str) -> String {
+        let mut before = self.before.borrow_mut();
+        before.clear();
+        let mut bytes = [0; 4096];
+        loop {
+            let size = self.socket.recv(&mut bytes).expect(words);
+            let message = String::from_utf8_lossy(&bytes[..size]).into_owned();
+            if message.contains(words) {
+                return message;
             }
-        };
-        let mut command = Walarch.command(&home, &["receive-wal", "main"]);
-        command.env("NOTIFY_SOCKET", variable);
-        let receiving = Receiving::start_command(command, &home);
-        let ready = wait_for_message("READY=1");
-        assert!(ready.contains("\nSTATUS=receiving WAL from "), "{ready}");
-        receiving.end_by(Signal::SIGTERM).exits(0);
-        wait_for_message("STOPPING=1");
+            before.push_str(&message);
+        }
     }
 }
 
