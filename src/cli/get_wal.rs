@@ -52,29 +52,6 @@ pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
     });
 }
 
-/// The server to give WAL back from, and its archive. `None` if it cannot be had, or if this was only a test: what there
-/// is to say was said.
-pub(super) fn open_server(
-    config: Config,
-    name: &str,
-    is_test: bool,
-    output: &Output,
-) -> Option<(ServerConfig, Parts)> {
-    let opened = select_one_to_read(config, name, output).and_then(|server| {
-        let parts = Parts::new(&server).map_err(|message| output.error(&message));
-        Some((server, parts.ok()?))
-    });
-    match &opened {
-        None => output.exit_with(ExitCode::Configuration),
-        Some((server, _)) if is_test => output.info(&format!(
-            "Ready to retrieve WAL files from the server {}",
-            server.name
-        )),
-        Some(_) => {}
-    }
-    opened.filter(|_| !is_test)
-}
-
 /// Puts together what finds and decodes a server's WAL, in the archive alone or in the queues as well.
 pub(super) fn with_retriever(
     server: &ServerConfig,
@@ -105,6 +82,29 @@ fn known_system_identifier(server: &ServerConfig) -> Option<u64> {
         tracing::warn!("{error}; WAL is not checked against it");
     }
     known.ok().flatten()
+}
+
+/// The server to give WAL back from, and its archive. `None` if it cannot be had, or if this was only a test: what there
+/// is to say was said.
+pub(super) fn open_server(
+    config: Config,
+    name: &str,
+    is_test: bool,
+    output: &Output,
+) -> Option<(ServerConfig, Parts)> {
+    let opened = select_one_to_read(config, name, output).and_then(|server| {
+        let parts = Parts::new(&server).map_err(|message| output.error(&message));
+        Some((server, parts.ok()?))
+    });
+    match &opened {
+        None => output.exit_with(ExitCode::Configuration),
+        Some((server, _)) if is_test => output.info(&format!(
+            "Ready to retrieve WAL files from the server {}",
+            server.name
+        )),
+        Some(_) => {}
+    }
+    opened.filter(|_| !is_test)
 }
 
 fn deliver(

@@ -15,10 +15,13 @@ use crate::support::wal::Segment;
 const SECOND: &str = "000000010000000000000002";
 const EFFECTS: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
 
+/// From the root folder of a home to the words of a command.
+type Arguments = Box<dyn Fn(&str) -> Vec<String>>;
+
 /// A home in whose root folder the file is delivered to `goal`, by this command.
 struct Scenario {
     home: Home,
-    arguments: Box<dyn Fn(&str) -> Vec<String>>,
+    arguments: Arguments,
     /// The backup host, if the file comes from one: the home, in which nothing is struck.
     sshd: Option<Sshd>,
     goal: &'static str,
