@@ -314,7 +314,10 @@ pub(super) fn with_archive(
     work: impl FnOnce(&Archive<'_>),
 ) -> Result<(), String> {
     parts.check_mounted(server)?;
-    let encoder = Encoder::new(server).map_err(|error| error.to_string())?;
+    let mut encoder = Encoder::new(server).map_err(|error| error.to_string())?;
+    if parts.storage.in_flight().is_some() {
+        encoder = encoder.sparing();
+    }
     if let Some(notice) = encoder.level_notice() {
         tracing::warn!("{notice}");
     }
