@@ -59,6 +59,7 @@ file file
 strace strace
 setpriv util-linux
 ssh openssh-client
+openssl openssl
 /usr/sbin/sshd openssh-server
 pgbackrest pgbackrest
 ps procps

@@ -317,7 +317,7 @@ pub(super) fn with_archive(
     work: impl FnOnce(&Archive<'_>),
 ) -> Result<(), String> {
     parts.check_mounted(server)?;
-    let tools = Tools::new(server)?;
+    let tools = Tools::new(server, parts)?;
     let stop = stop_on_signals()?;
     tools.with_archive(server, configuration_path, parts, &stop, work);
     Ok(())
@@ -332,8 +332,11 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    pub(super) fn new(server: &ServerConfig) -> Result<Self, String> {
-        let encoder = Encoder::new(server).map_err(|error| error.to_string())?;
+    pub(super) fn new(server: &ServerConfig, parts: &Parts) -> Result<Self, String> {
+        let mut encoder = Encoder::new(server).map_err(|error| error.to_string())?;
+        if parts.storage.in_flight().is_some() {
+            encoder = encoder.sparing();
+        }
         if let Some(notice) = encoder.level_notice() {
             tracing::warn!("{notice}");
         }

@@ -30,7 +30,11 @@ impl QueueArchivist {
     fn round(&mut self, stop: &AtomicBool) -> Result<Round, String> {
         let (parts, tools) = match self.opened.take() {
             Some(opened) => opened,
-            None => (Parts::new(&self.server)?, Tools::new(&self.server)?),
+            None => {
+                let parts = Parts::new(&self.server)?;
+                let tools = Tools::new(&self.server, &parts)?;
+                (parts, tools)
+            }
         };
         let (parts, tools) = self.opened.insert((parts, tools));
         // Its file system may come and go while we run.

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Read, Write};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use super::deflate::DeflateScratch;
+use super::deflate::{DeflateScratch, MEMBER_SIZE_BYTES};
 use super::error::CodecError;
 use super::flow::{Broken, Sink, Source, flush_all};
 use super::level::{Setting, XzSetting};
@@ -20,8 +20,11 @@ const OUTPUT_SIZE_BYTES: usize = 256 * 1024;
 const WHOLE_SEGMENTS_MAX: usize = 2;
 
 /// Buffers and contexts that are expensive to set up and are used again for the next file.
-#[derive(Default)]
-pub(super) struct ScratchPool(Mutex<Shelf>);
+pub(super) struct ScratchPool {
+    shelf: Mutex<Shelf>,
+    whole_segments_max: usize,
+    member_size_bytes: usize,
+}
 
 #[derive(Default)]
 struct Shelf {
@@ -33,26 +36,45 @@ struct Shelf {
 #[derive(Default)]
 struct Scratch {
     may_hold_segment: bool,
+    member_size_bytes: usize,
     input: Vec<u8>,
     zstd: Option<ZstdScratch>,
     deflate: Option<DeflateScratch>,
 }
 
 impl ScratchPool {
+    pub(super) fn ample() -> Self {
+        ScratchPool {
+            shelf: Mutex::default(),
+            whole_segments_max: WHOLE_SEGMENTS_MAX,
+            member_size_bytes: MEMBER_SIZE_BYTES,
+        }
+    }
+
+    /// One in which every run goes piece by piece.
+    pub(super) fn scarce() -> Self {
+        ScratchPool {
+            shelf: Mutex::default(),
+            whole_segments_max: 0,
+            member_size_bytes: INPUT_SIZE_BYTES,
+        }
+    }
+
     fn take(&self) -> Scratch {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(idle) = shelf.idle.pop() {
             return idle;
         }
         shelf.made += 1;
         Scratch {
-            may_hold_segment: shelf.made <= WHOLE_SEGMENTS_MAX,
+            may_hold_segment: shelf.made <= self.whole_segments_max,
+            member_size_bytes: self.member_size_bytes,
             ..Scratch::default()
         }
     }
 
     fn give_back(&self, scratch: Scratch) {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         shelf.idle.push(scratch);
     }
 }
@@ -97,7 +119,10 @@ fn run(
         Some(Setting::Zstd(setting)) if scratch.may_hold_segment => {
             setting.input_size_bytes(whole_size_bytes, threads)
         }
-        Some(Setting::Deflate(_)) => DeflateScratch::input_size_bytes(whole_size_bytes),
+        // One byte more shows in the same read that the source has ended.
+        Some(Setting::Deflate(_)) => whole_size_bytes
+            .saturating_add(1)
+            .min(scratch.member_size_bytes),
         _ => INPUT_SIZE_BYTES,
     };
     let input = room(&mut scratch.input, input_size_bytes);

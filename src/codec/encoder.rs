@@ -67,8 +67,15 @@ impl Encoder {
             compression,
             encryption,
             level_notice,
-            pool: ScratchPool::default(),
+            pool: ScratchPool::ample(),
         })
+    }
+
+    /// With less memory and a little more time: for those who hold in memory what is encoded.
+    #[must_use]
+    pub fn sparing(mut self) -> Encoder {
+        self.pool = ScratchPool::scarce();
+        self
     }
 
     /// Barman's sentence about a `compression_level` that is out of range and was replaced by the nearest

@@ -119,6 +119,9 @@ impl RestoreError {
     pub fn trouble(&self) -> Trouble {
         match self {
             RestoreError::NotFound { .. } => Trouble::Absent,
+            RestoreError::Unreadable { source, .. } if is_about_connection(source) => {
+                Trouble::Connection
+            }
             RestoreError::Damaged { .. }
             | RestoreError::Invalid { .. }
             | RestoreError::Undecryptable { .. }

@@ -125,10 +125,9 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
         true
     }
 
-    /// How many files are published at a time, where publishing is what takes long; that many sealed
-    /// files are held at most. `None` where publishing is a matter of an instant, and what is sealed
-    /// lies on disk.
-    fn publishes_at_a_time(&self) -> Option<NonZeroUsize> {
+    /// What may be on its way at a time, where publishing is what takes long and what is sealed lies in
+    /// memory. `None` where publishing is a matter of an instant, and what is sealed lies on disk.
+    fn in_flight(&self) -> Option<InFlight> {
         None
     }
 
@@ -197,6 +196,15 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
         wals: &[WalFileInfo],
         around: &mut dyn AroundDelete,
     ) -> Result<Vec<WalName>, Box<dyn Error + Send + Sync>>;
+}
+
+/// How much a storage lets be on its way at a time, from the beginning of staging to the end of publishing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// So many files; they are published at the same time.
+    pub files: NonZeroUsize,
+    /// Not more than this together, as large as their sources are. A file that is larger goes alone.
+    pub size_bytes: u64,
 }
 
 /// Is told of each file that a storage deletes.

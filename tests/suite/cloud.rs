@@ -1,8 +1,10 @@
 //! Archives in object stores.
 
 mod commands;
+mod credentials;
 mod faults;
 mod interop;
+mod network;
 mod recovery;
 mod stores;
 mod upkeep;
@@ -34,6 +36,12 @@ impl CloudHome {
         let text = format!("[walarch]\ncloud_endpoint_url = \"{endpoint}\"\n{toml}");
         let home = Home::with(&all).walarch_toml(&text);
         Self { home, environment }
+    }
+
+    /// Sets one more variable for every command.
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
     }
 
     /// With S3 at this endpoint.

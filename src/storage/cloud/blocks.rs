@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use object_store::PutPayload;
 
-const BLOCK_SIZE_BYTES: usize = 1 << 20;
+const BLOCK_SIZE_BYTES: usize = 256 << 10;
 
 /// Blocks that are free.
 #[derive(Debug, Default)]

@@ -31,11 +31,11 @@ impl CloudError {
 }
 
 /// What an operation of an object store came to, told in an [`io::Error`]: `NotFound` for an object that is
-/// not there, `PermissionDenied` for credentials that do not suffice, `TimedOut`, `ConnectionRefused`,
-/// `ConnectionReset`, `ConnectionAborted` and `NotConnected` for a store that cannot be reached or does not work.
+/// not there, `TimedOut`, `ConnectionRefused`, `ConnectionReset`, `ConnectionAborted` for a store that cannot be reached
+/// or does not work, `NotConnected` for one that refuses: credentials that do not suffice, no such bucket.
 pub(super) fn io_error(error: object_store::Error) -> io::Error {
     use object_store::Error as E;
-    let text = one_line(&error.to_string());
+    let text = one_line(&with_causes(&error));
     let kind = match &error {
         // No bucket at all: that says nothing about the object.
         E::NotFound { .. } if NO_BUCKET.iter().any(|code| text.contains(code)) => {
@@ -43,7 +43,7 @@ pub(super) fn io_error(error: object_store::Error) -> io::Error {
         }
         E::NotFound { .. } => io::ErrorKind::NotFound,
         E::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => io::ErrorKind::NotConnected,
         E::NotSupported { .. } | E::NotImplemented { .. } => io::ErrorKind::Unsupported,
         E::Precondition { .. } | E::NotModified { .. } => io::ErrorKind::Other,
         other => transport_kind(other).unwrap_or(io::ErrorKind::ConnectionAborted),
@@ -70,12 +70,26 @@ fn transport_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
 pub(super) fn may_have_happened(error: &io::Error) -> bool {
     !matches!(
         error.kind(),
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::NotFound
+        io::ErrorKind::NotFound
             | io::ErrorKind::NotConnected
             | io::ErrorKind::Unsupported
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+/// An error and what it does not say itself of its causes: that a certificate is unknown, say.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// One line of a reasonable length: of an XML answer, its code and message.

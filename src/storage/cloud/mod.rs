@@ -38,7 +38,7 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload, TagSet};
 
 use super::{
-    AroundDelete, Fetched, SealedWal, Source, StagedWal, StorageError, StoredWal,
+    AroundDelete, Fetched, InFlight, SealedWal, Source, StagedWal, StorageError, StoredWal,
     WalStorageStrategy,
 };
 use crate::catalog::WalFileInfo;
@@ -59,6 +59,9 @@ pub use written::Written;
 const IN_MEMORY_ONLY: &str = "Cloud WAL storage only supports in-memory compression algorithms \
                               (gzip, bzip2, xz, zstd, lz4, snappy). \
                               pigz and custom compressors are not supported.";
+
+/// As many files of this size as may travel at a time do; of larger ones fewer, which bounds the memory.
+const FILE_SIZE_BYTES: u64 = 64 << 20;
 
 /// `wals_directory` in an object store.
 #[derive(Debug)]
@@ -260,8 +263,12 @@ impl WalStorageStrategy for Cloud {
         false
     }
 
-    fn publishes_at_a_time(&self) -> Option<NonZeroUsize> {
-        Some(self.concurrency)
+    fn in_flight(&self) -> Option<InFlight> {
+        let files = self.concurrency;
+        Some(InFlight {
+            files,
+            size_bytes: FILE_SIZE_BYTES.saturating_mul(files.get() as u64),
+        })
     }
 
     fn must_be_looked_for(&self) -> bool {

@@ -3,6 +3,7 @@
 #[cfg(feature = "aws-chain")]
 mod aws_chain;
 mod azure;
+mod azure_cli;
 mod digest;
 mod google;
 mod s3;
@@ -38,6 +39,9 @@ pub(super) fn connect(
     }
 }
 
+/// Where a machine, or what runs it, gives out credentials: never behind a proxy.
+const METADATA_HOSTS: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23,metadata.google.internal";
+
 /// Time limits, proxy and certificates, which mean the same everywhere.
 fn client_options(
     address: &Address,
@@ -49,24 +53,35 @@ fn client_options(
         .with_connect_timeout(own.connect_timeout)
         .with_timeout(own.request_timeout);
     if let Some(url) = &own.proxy_url {
-        options = options.with_proxy_url(url);
+        options = options
+            .with_proxy_url(url)
+            .with_proxy_excludes(METADATA_HOSTS);
     }
-    if let Some(path) = &own.ca_file {
-        let failed = |reason: String| {
-            let reason = format!("cannot read {}: {reason}", path.display());
-            CloudError::new(&address.url, reason, "correct cloud_ca_file")
-        };
-        let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
-        let certificates =
-            Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
-        if certificates.is_empty() {
-            return Err(failed("it holds no certificate in PEM".to_owned()));
-        }
-        for certificate in certificates {
-            options = options.with_root_certificate(certificate);
-        }
+    for certificate in certificates(address, own)?.1 {
+        options = options.with_root_certificate(certificate);
     }
     Ok(options)
+}
+
+/// The content of `cloud_ca_file`, which may be empty, as it is and parsed.
+fn certificates(
+    address: &Address,
+    own: &OwnCloudOptions,
+) -> Result<(Vec<u8>, Vec<Certificate>), CloudError> {
+    let Some(path) = &own.ca_file else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let failed = |reason: String| {
+        let reason = format!("cannot read {}: {reason}", path.display());
+        CloudError::new(&address.url, reason, "correct cloud_ca_file")
+    };
+    let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
+    match certificates.is_empty() {
+        true => Err(failed("it holds no certificate in PEM".to_owned())),
+        false => Ok((pem, certificates)),
+    }
 }
 
 fn retry(own: &OwnCloudOptions) -> RetryConfig {

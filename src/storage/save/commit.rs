@@ -125,7 +125,7 @@ impl Archive<'_> {
     /// Publishes what is sealed at the same time, where the storage wants that. A file behind one that fails
     /// may then be in the archive without being listed, as after a crash: the next run takes it up.
     fn publish_together<'f>(&self, files: Vec<Candidate<'f>>) -> Vec<Candidate<'f>> {
-        if self.storage.publishes_at_a_time().is_none() || files.len() < 2 {
+        if self.storage.in_flight().is_none() || files.len() < 2 {
             return files;
         }
         thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Worker threads that stage, and the committer that takes their results in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
 use std::iter;
 use std::mem;
 use std::num::NonZeroUsize;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use super::prepare::Prepared;
 use super::{Archive, Run, SaveError, SourceKeeper, WalFile};
+use crate::storage::InFlight;
 
 /// The most files that are committed in one step. Removing sources takes time as well, which larger
 /// groups would leave to the end of a run.
@@ -87,51 +89,70 @@ impl Drop for Permit<'_> {
 }
 
 /// Hands out the files of a queue.
-struct Dispenser {
+struct Dispenser<'a> {
     state: Mutex<State>,
     changed: Condvar,
-    length: usize,
-    ahead_max: usize,
+    files: &'a [WalFile],
+    in_flight: Option<InFlight>,
     limit: Option<NonZeroUsize>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct State {
     /// The next file to hand out.
     next: usize,
     /// Everything before this file has been decided.
     decided: usize,
+    /// The sizes of those in between, where they count.
+    sizes_bytes: VecDeque<u64>,
     /// How many of those did not count towards the limit.
     uncounted: usize,
     closed: bool,
 }
 
-impl Dispenser {
+impl Dispenser<'_> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next file to stage; waits while too many are ahead of the committer, and ends when the
+    /// The next file to stage; waits while too much is ahead of the committer, and ends when the
     /// queue, the limit or the run has ended.
-    fn take(&self) -> Option<usize> {
+    fn take(&self) -> Option<(usize, &WalFile)> {
         let mut state = self.lock();
         loop {
             let at_limit = self
                 .limit
                 .is_some_and(|max| state.next - state.uncounted >= max.get());
             let all_decided = state.decided == state.next;
-            if state.closed || state.next >= self.length || (at_limit && all_decided) {
+            let next = self.files.get(state.next)?;
+            if state.closed || (at_limit && all_decided) {
                 return None;
             }
-            if !at_limit && state.next - state.decided < self.ahead_max {
+            if !at_limit && self.has_room(&mut state, next) {
                 state.next += 1;
-                return Some(state.next - 1);
+                return Some((state.next - 1, next));
             }
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether one more file may be handed out; makes room for it then.
+    fn has_room(&self, state: &mut State, next: &WalFile) -> bool {
+        let ahead = state.next - state.decided;
+        let Some(max) = self.in_flight else {
+            return ahead < AHEAD_MAX;
+        };
+        // One that cannot be looked at takes up no room: nothing is read of it.
+        let size_bytes = fs::metadata(&next.path).map_or(0, |metadata| metadata.len());
+        let together_bytes = state.sizes_bytes.iter().sum::<u64>() + size_bytes;
+        let has_room = ahead < max.files.get() && (ahead == 0 || together_bytes <= max.size_bytes);
+        if has_room {
+            state.sizes_bytes.push_back(size_bytes);
+        }
+        has_room
     }
 
     fn update(&self, change: impl FnOnce(&mut State)) {
@@ -146,7 +167,7 @@ impl Dispenser {
 }
 
 /// Ends the handing out when its owner ends, even by a panic: nobody may wait for it then.
-struct CloseOnDrop<'a>(&'a Dispenser);
+struct CloseOnDrop<'a>(&'a Dispenser<'a>);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
@@ -164,12 +185,11 @@ impl Archive<'_> {
         limit: Option<NonZeroUsize>,
         run: &mut Run<'_>,
     ) -> bool {
-        let at_a_time = self.storage.publishes_at_a_time();
         let dispenser = Dispenser {
             state: Mutex::default(),
             changed: Condvar::new(),
-            length: files.len(),
-            ahead_max: at_a_time.map_or(AHEAD_MAX, NonZeroUsize::get),
+            files,
+            in_flight: self.storage.in_flight(),
             limit,
         };
         let permits = &Permits::for_each(self.jobs);
@@ -186,7 +206,7 @@ impl Archive<'_> {
             let started = (0..threads)
                 .map_while(|_| {
                     let sender = sender.clone();
-                    let work = move || self.stage_files(files, dispenser, permits, keeper, sender);
+                    let work = move || self.stage_files(dispenser, permits, keeper, sender);
                     thread::Builder::new().spawn_scoped(scope, work).ok()
                 })
                 .count();
@@ -200,16 +220,14 @@ impl Archive<'_> {
 
     fn stage_files(
         &self,
-        files: &[WalFile],
-        dispenser: &Dispenser,
+        dispenser: &Dispenser<'_>,
         permits: &Permits,
         keeper: &dyn SourceKeeper,
         sender: Sender<Outcome>,
     ) {
         let close = CloseOnDrop(dispenser);
         while !self.stop.load(Ordering::Relaxed)
-            && let Some(index) = dispenser.take()
-            && let Some(wal) = files.get(index)
+            && let Some((index, wal)) = dispenser.take()
         {
             // The committer is gone when the run has ended: what was staged is undone by dropping.
             if sender
@@ -226,16 +244,14 @@ impl Archive<'_> {
     fn commit_in_order(
         &self,
         files: &[WalFile],
-        dispenser: &Dispenser,
+        dispenser: &Dispenser<'_>,
         outcomes: &Receiver<Outcome>,
         run: &mut Run<'_>,
     ) {
         let mut waiting: BTreeMap<usize, Result<Prepared, SaveError>> = BTreeMap::new();
         let (mut next, mut received) = (0, 0);
-        let group_max = self
-            .storage
-            .publishes_at_a_time()
-            .map_or(GROUP_MAX, NonZeroUsize::get);
+        let in_flight = self.storage.in_flight();
+        let group_max = in_flight.map_or(GROUP_MAX, |max| max.files.get());
         loop {
             let (waited_enough, ended) = match outcomes.recv_timeout(GROUP_WAIT) {
                 Ok(outcome) => {
@@ -277,6 +293,8 @@ impl Archive<'_> {
             }
             dispenser.update(|state| {
                 state.decided = next;
+                let decided = ready.min(state.sizes_bytes.len());
+                state.sizes_bytes.drain(..decided);
                 state.uncounted += uncounted;
             });
         }

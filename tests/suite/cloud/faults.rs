@@ -188,8 +188,8 @@ fn nothing_half_is_delivered() {
         _ => Fault::None,
     });
     let goal = home.home.root().join("goal");
-    let run = home.run(&["cloud-wal-restore", "main", ONE, goal.to_str().unwrap()]);
-    assert!(![0, 1].contains(&run.code), "{run:?}");
+    home.run(&["cloud-wal-restore", "main", ONE, goal.to_str().unwrap()])
+        .exits(2);
     assert!(!goal.exists());
 }
 
@@ -202,8 +202,15 @@ fn damaged_objects_are_told_from_missing_ones() {
     let restore = |name| home.run(&["cloud-wal-restore", "main", name, goal.to_str().unwrap()]);
     restore(ONE).exits(4);
     restore("000000010000000000000002").exits(1);
-    s3.fail(|_| Fault::Cut);
-    restore("000000010000000000000002").exits(2);
+    for fault in [
+        Fault::Cut,
+        Fault::Refuse(403, "AccessDenied"),
+        Fault::Refuse(500, "InternalError"),
+        Fault::Refuse(503, "SlowDown"),
+    ] {
+        s3.fail(move |_| fault.clone());
+        restore("000000010000000000000002").exits(2);
+    }
     assert!(!goal.exists());
 }
 

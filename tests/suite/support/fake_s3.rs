@@ -36,6 +36,8 @@ struct Object {
     headers: Vec<(String, String)>,
 }
 
+pub type Handler = Box<dyn Fn(Request) -> Answer + Send + Sync>;
+
 type Chooser = Box<dyn FnMut(&Request) -> Fault + Send>;
 
 #[derive(Default)]
@@ -56,14 +58,26 @@ pub struct FakeS3 {
 
 impl FakeS3 {
     pub fn start() -> Self {
+        Self::start_as(Server::start)
+    }
+
+    /// `server` starts one that gives these answers.
+    pub fn start_as(server: impl FnOnce(Handler) -> Server) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        let server = Arc::new(Server::start(move |request| answer(&shared, request)));
-        Self { state, server }
+        let server = server(Box::new(move |request| answer(&shared, request)));
+        Self {
+            state,
+            server: Arc::new(server),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.server.port()
     }
 
     pub fn endpoint(&self) -> String {

@@ -83,24 +83,38 @@ pub struct Server {
 impl Server {
     /// Every connection has its thread; `answer` is called for different requests at the same time.
     pub fn start(answer: impl Fn(Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_over(Ok, answer)
+    }
+
+    /// The same over connections that `wrap` has put something around, such as TLS.
+    pub fn start_over<S: Read + Write>(
+        wrap: impl Fn(TcpStream) -> io::Result<S> + Send + Sync + 'static,
+        answer: impl Fn(Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = Arc::new(AtomicBool::new(false));
-        let (answer, stopped) = (Arc::new(answer), Arc::clone(&stop));
+        let (both, stopped) = (Arc::new((wrap, answer)), Arc::clone(&stop));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let answer = Arc::clone(&answer);
+                let both = Arc::clone(&both);
                 thread::spawn(move || {
+                    let (wrap, answer) = &*both;
                     // A client that goes away is its own business.
-                    let _ = serve(&stream, &*answer);
+                    let _ = stream.set_nodelay(true);
+                    let _ = wrap(stream).and_then(|stream| serve(stream, answer));
                 });
             }
         });
         Self { port, stop }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
@@ -116,28 +130,27 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: &TcpStream, answer: &(dyn Fn(Request) -> Answer + Send + Sync)) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream);
-    let mut writer = stream;
-    while let Some(request) = read_request(&mut reader, &mut writer)? {
+/// Answers one connection, which ends when it is dropped.
+fn serve<S: Read + Write>(stream: S, answer: &impl Fn(Request) -> Answer) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = read_request(&mut stream)? {
         let is_head = request.method == "HEAD";
         match answer(request) {
             Answer::Whole(response) => {
                 let length = if is_head { 0 } else { response.body.len() };
-                write_response(&mut writer, &response, length)?;
+                write_response(stream.get_mut(), &response, length)?;
             }
             Answer::Torn(response, length) => {
-                write_response(&mut writer, &response, length)?;
+                write_response(stream.get_mut(), &response, length)?;
                 break;
             }
             Answer::Nothing => break,
         }
     }
-    stream.shutdown(std::net::Shutdown::Both)
+    Ok(())
 }
 
-fn read_request(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<Option<Request>> {
+fn read_request<S: Read + Write>(reader: &mut BufReader<S>) -> io::Result<Option<Request>> {
     let Some(first) = read_line(reader)? else {
         return Ok(None);
     };
@@ -148,7 +161,9 @@ fn read_request(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Resul
     );
     let headers = read_headers(reader)?;
     if header(&headers, "expect").is_some() {
-        writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        reader
+            .get_mut()
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let body = read_body(reader, &headers, false)?;
     Ok(Some(Request {

@@ -18,6 +18,7 @@
 //! | `http` | a small HTTP server and client |
 //! | `object_stores` | S3, Azure and Google stores of real server software on loopback |
 //! | `fake_s3` | an S3 in this process that counts and fails |
+//! | `tls` | servers with a certificate of a private authority, and a proxy on the way to them |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
 //! | `wire` | PostgreSQL's protocol, as far as tests must speak it themselves |
@@ -46,6 +47,7 @@ pub mod promises;
 pub mod proxy;
 pub mod sshd;
 pub mod tarball;
+pub mod tls;
 pub mod tool;
 pub mod trace;
 pub mod wal;

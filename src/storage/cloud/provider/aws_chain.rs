@@ -11,14 +11,15 @@ use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_smithy_http_client::Builder;
-use aws_smithy_http_client::tls::Provider as Tls;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider as Tls, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use tokio::sync::Mutex;
 
-use super::variable;
+use super::{METADATA_HOSTS, variable};
 
 /// Credentials are asked for anew this long before they expire.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
@@ -29,6 +30,39 @@ pub(super) struct Chain {
     provider: SharedCredentialsProvider,
     region: Option<String>,
     current: Mutex<Option<Current>>,
+}
+
+/// How whoever gives out credentials is reached.
+pub(super) struct Network<'a> {
+    pub(super) proxy_url: Option<&'a str>,
+    /// Certificates that are trusted besides the system's, in PEM.
+    pub(super) ca_pem: Vec<u8>,
+}
+
+impl Network<'_> {
+    fn for_all(self, config: ProviderConfig) -> io::Result<ProviderConfig> {
+        let proxy = match self.proxy_url {
+            Some(url) => ProxyConfig::all(url)
+                .map_err(io::Error::other)?
+                .no_proxy(METADATA_HOSTS),
+            None => ProxyConfig::from_env(),
+        };
+        let trusted = TrustStore::default().with_pem_certificate(self.ca_pem);
+        let tls = TlsContext::builder()
+            .with_trust_store(trusted)
+            .build()
+            .map_err(io::Error::other)?;
+        let client = Builder::new().build_with_connector_fn(move |settings, components| {
+            let mut connector = Connector::builder()
+                .proxy_config(proxy.clone())
+                .tls_provider(Tls::Rustls(CryptoMode::Ring))
+                .tls_context(tls.clone());
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+            connector.build()
+        });
+        Ok(config.with_http_client(client))
+    }
 }
 
 #[derive(Debug)]
@@ -54,14 +88,15 @@ impl Chain {
 
     /// `profile` has the first word over the environment, as in boto3. Reads files only; credentials are
     /// asked for when the first request needs them.
-    pub(super) fn new(profile: Option<&str>, region: Option<&str>) -> io::Result<Self> {
+    pub(super) fn new(
+        profile: Option<&str>,
+        region: Option<&str>,
+        network: Network<'_>,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let http = Builder::new()
-            .tls_provider(Tls::Rustls(CryptoMode::Ring))
-            .build_https();
-        let bare = ProviderConfig::without_region().with_http_client(http);
+        let bare = network.for_all(ProviderConfig::without_region())?;
         runtime.block_on(async {
             let mut of_profile = ProfileFileRegionProvider::builder().configure(&bare);
             if let Some(profile) = profile {

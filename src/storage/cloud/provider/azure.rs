@@ -5,6 +5,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::azure::{AzureAccessKey, AzureConfigKey, AzureCredential, MicrosoftAzureBuilder};
 
+use super::azure_cli::AzureCli;
 use super::digest::{DigestConnector, SharedKey};
 use super::{client_options, refused, retry, variable};
 use crate::config::ServerConfig;
@@ -48,7 +49,7 @@ pub(super) fn connect(
     }
     builder = match server.cloud.azure_credential.as_deref() {
         None => builder,
-        Some("azure-cli") => builder.with_credential_type("azure_cli"),
+        Some("azure-cli") => builder.with_credentials(Arc::new(AzureCli::default())),
         Some("managed-identity") => builder.with_credential_type("managed_identity"),
         Some("default") => builder.with_credential_type("auto"),
         Some(other) => {

@@ -6,7 +6,7 @@ use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 
 use super::{client_options, refused, retry, variable};
-use crate::config::{AddressingStyle, CloudChecksum, ServerConfig};
+use crate::config::{AddressingStyle, CloudChecksum, OwnCloudOptions, ServerConfig};
 use crate::storage::cloud::address::Address;
 use crate::storage::cloud::error::CloudError;
 
@@ -18,18 +18,18 @@ pub(super) fn connect(
     address: &Address,
     server: &ServerConfig,
 ) -> Result<Arc<dyn ObjectStore>, CloudError> {
-    let (own, options) = (&server.own.cloud, &server.cloud);
+    let options = &server.cloud;
+    let mut own = server.own.cloud.clone();
+    own.ca_file = own
+        .ca_file
+        .or_else(|| variable("AWS_CA_BUNDLE").map(Into::into));
+    let own = &own;
     let endpoint = own
         .endpoint_url
         .clone()
         .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
         .or_else(|| variable("AWS_ENDPOINT_URL"));
-    let mut own_with_bundle = own.clone();
-    own_with_bundle.ca_file = own
-        .ca_file
-        .clone()
-        .or_else(|| variable("AWS_CA_BUNDLE").map(Into::into));
-    let mut client = client_options(address, &own_with_bundle, endpoint.as_deref())?;
+    let mut client = client_options(address, own, endpoint.as_deref())?;
     if let Some(limit) = options.aws_read_timeout {
         client = client.with_read_timeout(limit);
     }
@@ -57,7 +57,7 @@ pub(super) fn connect(
         CloudChecksum::None => builder,
     };
     builder = encryption(builder, address, server)?;
-    builder = credentials(builder, address, server)?;
+    builder = credentials(builder, address, server, own)?;
     if let Some(region) = &options.aws_region {
         builder = builder.with_region(region);
     }
@@ -103,22 +103,27 @@ fn credentials(
     builder: AmazonS3Builder,
     address: &Address,
     server: &ServerConfig,
+    own: &OwnCloudOptions,
 ) -> Result<AmazonS3Builder, CloudError> {
-    use super::aws_chain::Chain;
+    use super::aws_chain::{Chain, Network};
 
     let profile = server.cloud.aws_profile.as_deref();
-    let has_own = ["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"]
+    let region = server.cloud.aws_region.as_deref();
+    let has_region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .into_iter()
         .any(|name| variable(name).is_some());
+    let is_complete = variable("AWS_ACCESS_KEY_ID").is_some()
+        && (has_region || region.is_some() || !Chain::has_files());
     // Building the chain takes milliseconds that each archived file would pay.
-    if profile.is_none() && (has_own || !Chain::has_files()) {
+    if profile.is_none() && is_complete {
         return Ok(builder);
     }
-    let chain = Chain::new(profile, server.cloud.aws_region.as_deref())
+    let network = Network {
+        proxy_url: own.proxy_url.as_deref(),
+        ca_pem: super::certificates(address, own)?.0,
+    };
+    let chain = Chain::new(profile, region, network)
         .map_err(|error| CloudError::new(&address.url, error, HINT))?;
-    let has_region = variable("AWS_REGION")
-        .or_else(|| variable("AWS_DEFAULT_REGION"))
-        .is_some();
     let builder = match chain.region().filter(|_| !has_region) {
         Some(region) => builder.with_region(region),
         None => builder,
@@ -131,6 +136,7 @@ fn credentials(
     builder: AmazonS3Builder,
     address: &Address,
     server: &ServerConfig,
+    _own: &OwnCloudOptions,
 ) -> Result<AmazonS3Builder, CloudError> {
     match &server.cloud.aws_profile {
         None => Ok(builder),
