@@ -168,6 +168,16 @@ pub enum Synchronous {
     Off,
 }
 
+/// The option `receiver`: what `receive-wal` receives with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiverKind {
+    /// The receiver inside walarch.
+    Builtin,
+    /// The program `pg_receivewal`, supervised.
+    #[default]
+    PgReceivewal,
+}
+
 /// walarch's own options, from `walarch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnOptions {
@@ -179,6 +189,8 @@ pub struct OwnOptions {
     pub hook_timeout: Option<Duration>,
     /// `receive_wal_synchronous`
     pub receive_wal_synchronous: Synchronous,
+    /// `receiver`
+    pub receiver: ReceiverKind,
 }
 
 impl Default for OwnOptions {
@@ -188,6 +200,7 @@ impl Default for OwnOptions {
             validate_wal: true,
             hook_timeout: None,
             receive_wal_synchronous: Synchronous::Auto,
+            receiver: ReceiverKind::default(),
         }
     }
 }
