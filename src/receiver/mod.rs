@@ -12,6 +12,8 @@
 mod error;
 mod gap;
 mod lock;
+mod measurements;
+mod meter;
 mod notice;
 mod pg_receivewal;
 mod preflight;
@@ -29,6 +31,8 @@ use std::sync::atomic::AtomicBool;
 
 pub use error::{ArchiverFailure, Ending, FailedCheck, ReceiverError, SlotError};
 pub use gap::{Gap, Position};
+pub use measurements::{FLUSH_BOUNDS_S, FlushTimes, Hole, Measurements, Phase, Trouble};
+pub use meter::Meter;
 pub use notice::Notice;
 pub use pg_receivewal::PgReceivewal;
 pub use program::ReceiverProgram;
