@@ -12,7 +12,7 @@ use super::processes;
 use super::servers::select_for_wal;
 use super::service::Service;
 use crate::config::{Config, ServerConfig};
-use crate::receiver::{self, Notice, Slot, SlotError};
+use crate::receiver::{self, Meter, Notice, Slot, SlotError};
 
 /// The task's name, in the lock file.
 const TASK: &str = "receive-wal";
@@ -63,7 +63,8 @@ fn receive(server: &ServerConfig, output: &Output) -> Result<(), String> {
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
     }
     let service = Service::from_environment();
-    let received = receiver::receive(server, &stop, &|notice| match notice {
+    let meter = Arc::new(Meter::new(server.own.receiver.name()));
+    let received = receiver::receive(server, &stop, &meter, None, &|notice| match notice {
         Notice::Streaming(position) => service.ready(&format!("receiving WAL from {position}")),
         Notice::Line { line, .. } => {
             service.status(line);

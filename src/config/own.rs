@@ -40,7 +40,7 @@ macro_rules! own_options {
         impl OwnTable {
             /// This table with the values of `general` where it has none.
             fn over(&self, general: &OwnTable) -> OwnTable {
-                OwnTable { $($name: self.$name.or(general.$name),)* }
+                OwnTable { $($name: self.$name.clone().or(general.$name.clone()),)* }
             }
         }
 
@@ -65,6 +65,27 @@ own_options! {
         "`receive-wal` makes every write durable at once; auto: if the server waits for it (`synchronous_standby_names`).";
     receiver: ReceiverWord, "`\"builtin\"`, `\"pg_receivewal\"`", "`\"pg_receivewal\"`",
         "What `receive-wal` receives with: walarch itself, or the program of that name.";
+    archive_while_receiving: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
+        "The built-in receiver archives each segment as soon as it is complete; `cron` need not come first.";
+    metrics_directory: Directory, "an absolute path", "none",
+        "`receive-wal` writes `walarch_receive_wal_SERVER.prom` there once a second, OpenMetrics for node_exporter's textfile collector.";
+}
+
+/// A directory that does not depend on where the process was started.
+#[derive(Clone, Debug)]
+struct Directory(PathBuf);
+
+impl<'de> Deserialize<'de> for Directory {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let path = PathBuf::deserialize(deserializer)?;
+        match path.is_absolute() {
+            true => Ok(Directory(path)),
+            false => Err(serde::de::Error::custom(format!(
+                "expected an absolute path, not \"{}\"",
+                path.display()
+            ))),
+        }
+    }
 }
 
 /// A TOML boolean, or the words of `barman.conf`.
@@ -232,6 +253,10 @@ impl OwnTables {
                 Some(ReceiverWord::Builtin) => ReceiverKind::Builtin,
                 Some(ReceiverWord::PgReceivewal) => ReceiverKind::PgReceivewal,
             },
+            archive_while_receiving: written
+                .archive_while_receiving
+                .map_or(default.archive_while_receiving, |s| s.0),
+            metrics_directory: written.metrics_directory.map(|directory| directory.0),
         }
     }
 
@@ -314,6 +339,7 @@ mod tests {
             ("[walarch]\njobs = 0\n", 2, "nonzero"),
             ("[walarch]\n\nhook_timeout_s = -1\n", 3, "-1"),
             ("[walarch]\nvalidate_wal = \"maybe\"\n", 2, "\"off\""),
+            ("[walarch]\nmetrics_directory = \"m\"\n", 2, "absolute"),
             ("[server.main]\nx = 1\n", 2, "x"),
             ("[main]\n", 1, "[server.NAME]"),
             ("[server]\nmain = 1\n", 2, "integer"),

@@ -178,6 +178,16 @@ pub enum ReceiverKind {
     PgReceivewal,
 }
 
+impl ReceiverKind {
+    /// As it is written in `walarch.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReceiverKind::Builtin => "builtin",
+            ReceiverKind::PgReceivewal => "pg_receivewal",
+        }
+    }
+}
+
 /// walarch's own options, from `walarch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnOptions {
@@ -191,6 +201,10 @@ pub struct OwnOptions {
     pub receive_wal_synchronous: Synchronous,
     /// `receiver`
     pub receiver: ReceiverKind,
+    /// `archive_while_receiving`: whether the receiver archives what it has completed.
+    pub archive_while_receiving: bool,
+    /// `metrics_directory`: where the receiver writes what it measures, for Prometheus.
+    pub metrics_directory: Option<PathBuf>,
 }
 
 impl Default for OwnOptions {
@@ -201,6 +215,8 @@ impl Default for OwnOptions {
             hook_timeout: None,
             receive_wal_synchronous: Synchronous::Auto,
             receiver: ReceiverKind::default(),
+            archive_while_receiving: true,
+            metrics_directory: None,
         }
     }
 }

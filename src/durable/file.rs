@@ -214,6 +214,14 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written(path, bytes, mode)?.replace(path)
 }
 
+/// Writes a small file, replacing the one of that name if there is one; never seen half written, but not
+/// durable: for what is written again all the time.
+pub fn refresh_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let (temporary, mut file) = Temporary::create(temporary_path(path), mode)?;
+    file.write_all(bytes)?;
+    temporary.rename(path)
+}
+
 /// Writes a small file unless the name is taken; durable, and never seen half written. The mode is
 /// cut by the process's umask.
 pub fn create_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Publication> {
@@ -223,13 +231,18 @@ pub fn create_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Publicati
 
 /// The bytes, durable under the hidden name `.NAME.tmp` beside `path`.
 fn written(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".tmp");
-    let (temporary, mut file) = Temporary::create(path.with_file_name(name), mode)?;
+    let (temporary, mut file) = Temporary::create(temporary_path(path), mode)?;
     file.write_all(bytes)?;
     sync_file(&file, temporary.path())?;
     Ok(temporary)
+}
+
+/// `.NAME.tmp` beside `path`.
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    path.with_file_name(name)
 }
 
 /// Gives a file another name, replacing what is there; with `durably` the name outlasts a crash.

@@ -30,6 +30,8 @@ pub enum ReceiverError {
         server: String,
         /// What is wrong with it.
         checks: Vec<FailedCheck>,
+        /// It is only that nobody answered.
+        is_unreachable: bool,
     },
     /// Somebody else receives.
     #[error("Another receive-wal process is already running for server {0}.")]
@@ -63,6 +65,17 @@ pub enum ReceiverError {
     /// This process was asked to stop before the receiver was started.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl ReceiverError {
+    /// Whether the same may succeed a moment later without anybody's help.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            ReceiverError::Preflight { is_unreachable, .. } => *is_unreachable,
+            ReceiverError::Failure(failure) => failure.is_passing(),
+            _ => false,
+        }
+    }
 }
 
 /// A check that a server must pass before WAL is received from it.
@@ -201,6 +214,17 @@ pub enum ArchiverFailure {
         /// On which timeline.
         server_timeline: u32,
     },
+    /// The server is on an older timeline than before.
+    #[error(
+        "the server is on timeline {connected}, but WAL of timeline {pinned} was received from \
+         it\nHINT: is it a former primary? 'receive-wal --reset' goes on with it all the same"
+    )]
+    FormerTimeline {
+        /// The newest one that it was seen on.
+        pinned: u32,
+        /// The one that it is on.
+        connected: u32,
+    },
     /// The server has left the timeline before the place that was received.
     #[error(
         "{wanted} on timeline {timeline} comes next, but that is not in this server's history: it \
@@ -246,28 +270,25 @@ impl ArchiverFailure {
     /// network is down, a standby is promoted.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            ArchiverFailure::Connection(error) => is_passing(error),
+            ArchiverFailure::Connection(error) => error.is_passing(),
             ArchiverFailure::File(error) => error.is_want_of_room(),
             ArchiverFailure::SlotInUse { .. }
             | ArchiverFailure::Protocol(_)
             | ArchiverFailure::Silent(_)
             | ArchiverFailure::Ended(_)
+            | ArchiverFailure::FormerTimeline { .. }
             | ArchiverFailure::Behind { .. } => true,
             _ => false,
         }
     }
-}
 
-/// By the class of the error (PostgreSQL manual, appendix "PostgreSQL Error Codes"): connection
-/// exceptions, a lack of resources, objects in use, intervention by an operator, and what PostgreSQL
-/// takes for an error of its own.
-fn is_passing(error: &PostgresError) -> bool {
-    match error.sqlstate() {
-        Some(PostgresError::OBJECT_IN_USE) => true,
-        Some(code) => ["08", "53", "57", "58030", "XX"]
-            .iter()
-            .any(|class| code.starts_with(class)),
-        None => !matches!(error, PostgresError::InvalidConninfo(_)),
+    /// Whether the server has said that it has removed the WAL that it was asked for.
+    pub(super) fn is_of_removed_wal(&self) -> bool {
+        matches!(
+            self,
+            ArchiverFailure::Connection(error)
+                if error.sqlstate() == Some(PostgresError::UNDEFINED_FILE)
+        )
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) fn create_marker(directory: &Path, start: &Position) -> io::Result<()
 }
 
 /// The WAL files of a directory; none where there is no such directory.
-fn wal_names(directory: &Path) -> io::Result<Vec<WalName>> {
+pub(super) fn wal_names(directory: &Path) -> io::Result<Vec<WalName>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

@@ -29,16 +29,19 @@ pub enum Phase {
     DiskFull,
     /// It was asked to stop.
     Stopping,
+    /// It has ended.
+    Stopped,
 }
 
 impl Phase {
     /// All of them, in the order in which a receiver usually comes through them.
-    pub const ALL: [Phase; 5] = [
+    pub const ALL: [Phase; 6] = [
         Phase::Connecting,
         Phase::Streaming,
         Phase::Waiting,
         Phase::DiskFull,
         Phase::Stopping,
+        Phase::Stopped,
     ];
 
     /// One word for programs.
@@ -49,6 +52,7 @@ impl Phase {
             Phase::Waiting => "waiting",
             Phase::DiskFull => "disk_full",
             Phase::Stopping => "stopping",
+            Phase::Stopped => "stopped",
         }
     }
 }
@@ -61,6 +65,7 @@ impl fmt::Display for Phase {
             Phase::Waiting => "waiting to reconnect",
             Phase::DiskFull => "waiting for room on the disk",
             Phase::Stopping => "stopping",
+            Phase::Stopped => "stopped",
         })
     }
 }

@@ -2,7 +2,7 @@
 //! archives, read by the one that reports.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -13,8 +13,8 @@ use crate::wal::Lsn;
 /// No position is known yet. PostgreSQL's `InvalidXLogRecPtr`, too, which is no position.
 const UNKNOWN: u64 = 0;
 
-/// Counts what happens. One method for each thing that can happen; those that belong to every message
-/// only touch numbers in memory.
+/// Counts what happens, and wakes whoever waits for files to archive. One method for each thing that
+/// can happen; those that belong to every message only touch numbers in memory.
 ///
 /// Whoever receives calls [`turned`](Self::turned) wherever it waits, or the watchdog of the service
 /// manager takes it for dead.
@@ -31,10 +31,10 @@ pub struct Meter {
     flush_lsn: AtomicU64,
     server_lsn: AtomicU64,
     received_bytes: AtomicU64,
-    segments_completed: AtomicU64,
     flushes: [AtomicU64; FLUSH_BOUNDS_S.len() + 1],
     flushes_ns: AtomicU64,
     rest: Mutex<Rest>,
+    called: Condvar,
 }
 
 /// What changes too rarely to be worth an atomic.
@@ -43,6 +43,9 @@ struct Rest {
     phase: Phase,
     timeline: Option<u32>,
     connections: u64,
+    segments_completed: u64,
+    /// How often somebody was given a reason to look for files.
+    calls: u64,
     files_archived: Option<u64>,
     archive_queue: Option<u64>,
     holes: Vec<Hole>,
@@ -64,10 +67,10 @@ impl Meter {
             flush_lsn: AtomicU64::new(UNKNOWN),
             server_lsn: AtomicU64::new(UNKNOWN),
             received_bytes: AtomicU64::new(0),
-            segments_completed: AtomicU64::new(0),
             flushes: Default::default(),
             flushes_ns: AtomicU64::new(0),
             rest: Mutex::default(),
+            called: Condvar::new(),
         }
     }
 
@@ -94,8 +97,8 @@ impl Meter {
         rest.connections += u64::from(is_new_connection);
     }
 
-    /// Receiving goes on after a pause for want of room.
-    pub fn has_room(&self) {
+    /// WAL flows, again or from wherever the receiver does not say.
+    pub fn receiving(&self) {
         self.turned();
         self.rest().phase = Phase::Streaming;
     }
@@ -115,6 +118,11 @@ impl Meter {
         let mut rest = self.rest();
         rest.phase = Phase::Waiting;
         rest.last_error = Some(trouble(reason));
+    }
+
+    /// It is over.
+    pub(super) fn stopped(&self) {
+        self.rest().phase = Phase::Stopped;
     }
 
     /// The receiver was asked to stop and is about to.
@@ -155,9 +163,36 @@ impl Meter {
         self.flushes_ns.fetch_add(ns(took), Ordering::Relaxed);
     }
 
-    /// A segment is whole, durable and under its name.
+    /// A segment is whole, durable and under its name. To be called when the partial segment behind it is
+    /// there, too: until then the complete one says where to go on, and is not archived.
     pub fn segment_completed(&self) {
-        self.segments_completed.fetch_add(1, Ordering::Relaxed);
+        self.rest().segments_completed += 1;
+        self.call();
+    }
+
+    /// A history file is whole, durable and under its name.
+    pub fn history_completed(&self) {
+        self.call();
+    }
+
+    /// Makes [`wait_for_call`](Self::wait_for_call) return.
+    pub(super) fn call(&self) {
+        self.rest().calls += 1;
+        self.called.notify_all();
+    }
+
+    /// How often was called so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.rest().calls
+    }
+
+    /// Returns as soon as there are more calls than these, or when the time is over.
+    pub(super) fn wait_for_call(&self, seen: u64, time_limit: Duration) {
+        let rest = self.rest();
+        // A wait that ends without a reason does no harm: whoever waits looks for itself.
+        if rest.calls == seen {
+            drop(self.called.wait_timeout(rest, time_limit));
+        }
     }
 
     /// WAL is missing that will never be received.
@@ -165,15 +200,19 @@ impl Meter {
         self.rest().holes.push(hole);
     }
 
-    /// Files that wait to be archived, after so many more have been.
-    pub fn archived(&self, files: u64, queue: u64) {
+    /// So many more files have been archived; 0 tells that files are handed over at all.
+    pub(super) fn archived(&self, files: u64) {
         let mut rest = self.rest();
         rest.files_archived = Some(rest.files_archived.unwrap_or(0) + files);
-        rest.archive_queue = Some(queue);
+    }
+
+    /// So many files wait to be archived.
+    pub(super) fn queue(&self, files: Option<u64>) {
+        self.rest().archive_queue = files;
     }
 
     /// Why files wait; `None` when they do not any more.
-    pub fn archive_trouble(&self, reason: Option<&str>) {
+    pub(super) fn archive_trouble(&self, reason: Option<&str>) {
         self.rest().archive_error = reason.map(trouble);
     }
 
@@ -227,7 +266,7 @@ impl Meter {
                 counts: self.flushes.each_ref().map(|n| n.load(Ordering::Relaxed)),
                 sum_s: seconds(self.flushes_ns.load(Ordering::Relaxed)),
             },
-            segments_completed: self.segments_completed.load(Ordering::Relaxed),
+            segments_completed: rest.segments_completed,
             files_archived: rest.files_archived,
             archive_queue: rest.archive_queue,
             holes: rest.holes.clone(),

@@ -4,24 +4,30 @@
 //! session      one run: lock, preflight, slot, marker, receiver, what is remembered of it
 //!    |
 //! preflight    is this the server, and can WAL be received from it?
+//! start        where to begin, and does the server still have that?
 //! gap          where receiving goes on, and what is missing before it
 //! Receiver     what receives: Builtin, or PgReceivewal, a child under supervision
 //! state        what cron and status know of it
 //! ```
 
+mod back_off;
 mod builtin;
 mod error;
 mod gap;
+mod handover;
 mod lock;
 mod measurements;
 mod meter;
+mod metrics;
 mod notice;
 mod pg_receivewal;
 mod preflight;
 mod program;
+mod report;
 mod reset;
 mod session;
 mod slots;
+mod start;
 mod state;
 mod stream_error;
 mod supervise;
@@ -35,6 +41,7 @@ use std::sync::atomic::AtomicBool;
 pub use builtin::Builtin;
 pub use error::{ArchiverFailure, Ending, FailedCheck, ReceiverError, SlotError};
 pub use gap::{Gap, Position};
+pub use handover::{Archivist, Round};
 pub use measurements::{FLUSH_BOUNDS_S, FlushTimes, Hole, Measurements, Phase, Trouble};
 pub use meter::Meter;
 pub use notice::Notice;
@@ -48,7 +55,7 @@ pub use stream_error::{FileError, ProtocolError};
 pub use synchronous::is_synchronous;
 
 use crate::postgres::Conninfo;
-use crate::wal::{Lsn, SegmentSize};
+use crate::wal::SegmentSize;
 
 /// What is to be received.
 #[derive(Clone, Debug)]
@@ -67,7 +74,7 @@ pub struct Task<'a> {
     pub segment_size: SegmentSize,
     /// Whose WAL it is: no byte of another cluster is to be written.
     pub system_identifier: u64,
-    /// What is counted meanwhile.
+    /// Is told what happens.
     pub meter: &'a Meter,
 }
 
@@ -78,14 +85,18 @@ pub enum Progress<'a> {
     Line(&'a str),
     /// WAL begins to flow, from this position on, with a timeline in parentheses.
     Streaming(&'a str),
-    /// A segment is complete and durable up to this position on this timeline.
-    SegmentComplete(Lsn, u32),
+    /// WAL of this timeline is received.
+    Timeline(u32),
 }
 
 /// A way to receive WAL.
 pub trait Receiver: Debug {
     /// Which one it is.
     fn name(&self) -> &'static str;
+
+    /// Whether it tells the meter of each file that it completes, so that files can be archived while
+    /// it receives.
+    fn tells_of_files(&self) -> bool;
 
     /// Receives until `stop` becomes true, which is no failure, or it cannot go on.
     ///

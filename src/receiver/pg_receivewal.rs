@@ -106,6 +106,10 @@ impl Receiver for PgReceivewal {
         "pg_receivewal"
     }
 
+    fn tells_of_files(&self) -> bool {
+        false
+    }
+
     fn receive(
         &self,
         task: &Task<'_>,
@@ -114,10 +118,11 @@ impl Receiver for PgReceivewal {
     ) -> Result<(), ArchiverFailure> {
         let command = self.command(task)?;
         let mut reasons = Reasons::default();
-        let ended = supervise::run(command, stop, &mut |line| {
+        let ended = supervise::run(command, stop, &|| task.meter.turned(), &mut |line| {
             reasons.take(line);
             on_progress(Progress::Line(line));
             if let Some((_, position)) = line.split_once(STREAMING) {
+                task.meter.receiving();
                 on_progress(Progress::Streaming(position));
             }
         });

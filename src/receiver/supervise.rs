@@ -26,7 +26,8 @@ const STOP_GRACE: Duration = Duration::from_secs(8);
 /// A line that is longer is cut into several.
 const LINE_SIZE_MAX_BYTES: usize = 64 << 10;
 
-/// Runs a program until it ends. Both its output streams go to `on_line`.
+/// Runs a program until it ends. Both its output streams go to `on_line`; `on_turn` is called at least
+/// once per [`TICK`].
 ///
 /// When `stop` becomes true, the program gets SIGINT, and SIGKILL if it does not end on that. It is
 /// killed by the kernel when the thread that called this ends in any way, SIGKILL included. It runs
@@ -34,6 +35,7 @@ const LINE_SIZE_MAX_BYTES: usize = 64 << 10;
 pub(super) fn run(
     mut command: Command,
     stop: &AtomicBool,
+    on_turn: &dyn Fn(),
     on_line: &mut dyn FnMut(&str),
 ) -> io::Result<Ending> {
     let (output, writer) = io::pipe()?;
@@ -49,6 +51,7 @@ pub(super) fn run(
     let mut supervised = Supervised {
         child,
         stop,
+        on_turn,
         stop_sent: None,
         killed: false,
     };
@@ -57,7 +60,7 @@ pub(super) fn run(
         if let Some(status) = supervised.child.try_wait()? {
             return Ok(ending(status));
         }
-        supervised.pass_stop_on();
+        supervised.turn();
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -83,6 +86,7 @@ fn die_with_us(command: &mut Command) {
 struct Supervised<'a> {
     child: Child,
     stop: &'a AtomicBool,
+    on_turn: &'a dyn Fn(),
     stop_sent: Option<Instant>,
     killed: bool,
 }
@@ -93,7 +97,7 @@ impl Supervised<'_> {
     fn relay(&mut self, mut output: PipeReader, on_line: &mut dyn FnMut(&str)) -> io::Result<()> {
         let mut lines = Lines::default();
         loop {
-            self.pass_stop_on();
+            self.turn();
             let readable = {
                 let mut wanted = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
                 let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO);
@@ -116,6 +120,11 @@ impl Supervised<'_> {
         }
         lines.end(on_line);
         Ok(())
+    }
+
+    fn turn(&mut self) {
+        (self.on_turn)();
+        self.pass_stop_on();
     }
 
     fn pass_stop_on(&mut self) {
@@ -197,7 +206,7 @@ mod tests {
         command.args(["-c", script]);
         let stop = AtomicBool::new(false);
         let mut lines = Vec::new();
-        let ending = run(command, &stop, &mut |line| match line {
+        let ending = run(command, &stop, &|| {}, &mut |line| match line {
             "stop" => stop.store(true, Ordering::Relaxed),
             line => lines.push(line.to_owned()),
         });

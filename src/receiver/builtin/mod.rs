@@ -41,6 +41,10 @@ impl Receiver for Builtin {
         "builtin"
     }
 
+    fn tells_of_files(&self) -> bool {
+        true
+    }
+
     fn receive(
         &self,
         task: &Task<'_>,
@@ -75,7 +79,7 @@ fn follow(
     place.check(&identity, &connection)?;
     let mut is_new_connection = true;
     loop {
-        place.fetch_history(task.directory, &connection)?;
+        place.fetch_history(task.directory, &connection, task.meter)?;
         let Place { timeline, start } = place;
         let replication = start_replication(connection, task.slot_name, timeline, start)?;
         let ended = match replication {
@@ -90,6 +94,7 @@ fn follow(
                     "starting log streaming at {position}"
                 )));
                 on_progress(Progress::Streaming(&position));
+                on_progress(Progress::Timeline(timeline));
                 stream::receive(stream, task, place, stop, on_progress)?
             }
         };

@@ -31,6 +31,9 @@ pub(super) struct SegmentFiles<'d> {
     open: Option<OpenSegment>,
     written: Lsn,
     flushed: Lsn,
+    /// Where a segment ends that has got its name and that nobody was told of yet: the file behind it
+    /// is to be there first, or it is the one that says where to go on, and is not archived.
+    completed: Option<Lsn>,
     meter: &'d Meter,
 }
 
@@ -63,6 +66,7 @@ impl<'d> SegmentFiles<'d> {
             open: None,
             written: start,
             flushed: start,
+            completed: None,
             meter,
         })
     }
@@ -97,8 +101,12 @@ impl<'d> SegmentFiles<'d> {
         on_complete: &mut dyn FnMut(Lsn),
     ) -> Result<(), FileError> {
         loop {
-            self.complete(on_complete)?;
+            self.complete()?;
             self.prepare()?;
+            if let Some(end) = self.completed.take() {
+                self.meter.segment_completed();
+                on_complete(end);
+            }
             let done =
                 usize::try_from(self.written.0.saturating_sub(start.0)).unwrap_or(usize::MAX);
             let rest = bytes.get(done..).unwrap_or_default();
@@ -151,9 +159,8 @@ impl<'d> SegmentFiles<'d> {
         Ok(())
     }
 
-    /// If the open segment is full: makes it durable and gives it its name. The next one is to be opened
-    /// then, so that the complete one is not the newest file and may leave for the archive.
-    fn complete(&mut self, on_complete: &mut dyn FnMut(Lsn)) -> Result<(), FileError> {
+    /// If the open segment is full: makes it durable and gives it its name.
+    fn complete(&mut self) -> Result<(), FileError> {
         let size_bytes = self.segment_size.bytes();
         let written = self.written;
         let is_full = |segment: &OpenSegment| written.0 - segment.start.0 == size_bytes;
@@ -178,8 +185,7 @@ impl<'d> SegmentFiles<'d> {
         durable::sync_directory(self.directory).map_err(failed("synchronise", self.directory))?;
         self.flushed = written;
         self.meter.flushed(written, began.elapsed());
-        self.meter.segment_completed();
-        on_complete(written);
+        self.completed = Some(written);
         Ok(())
     }
 

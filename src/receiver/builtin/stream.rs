@@ -7,9 +7,9 @@ use super::acknowledge::{Acknowledgement, Due, Progress};
 use super::segment::SegmentFiles;
 use super::timeline::Place;
 use crate::postgres::{
-    Arrival, Connection, NextTimeline, PostgresError, ReplicationMessage, StatusUpdate, WalStream,
+    Arrival, Connection, PostgresError, ReplicationMessage, StatusUpdate, WalStream,
 };
-use crate::receiver::stream_error::{FileError, ProtocolError};
+use crate::receiver::stream_error::ProtocolError;
 use crate::receiver::{ArchiverFailure, Progress as Told, Task};
 use crate::wal::{LongPageHeader, Lsn};
 
@@ -214,11 +214,12 @@ impl Inflow<'_, '_> {
             let timeline = self.place.timeline;
             let on_progress = &mut self.on_progress;
             let written = self.files.write(start, bytes, &mut |end| {
-                on_progress(Told::SegmentComplete(end, timeline));
+                let line = format!("finished segment at {end} (timeline {timeline})");
+                on_progress(Told::Line(&line));
             });
             match written {
                 Ok(()) if is_full => {
-                    self.task.meter.has_room();
+                    self.task.meter.receiving();
                     let line = format!("there is room again, going on at {}", self.files.written());
                     (self.on_progress)(Told::Line(&line));
                     return Ok(());

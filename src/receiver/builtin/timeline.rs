@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::durable;
 use crate::postgres::{Connection, NextTimeline, SystemIdentity, history_file, timeline_history};
-use crate::receiver::ArchiverFailure;
 use crate::receiver::stream_error::{FileError, ProtocolError};
+use crate::receiver::{ArchiverFailure, Meter};
 use crate::wal::{Lsn, SegmentSize};
 
 /// Permissions of a history file, less the umask, as `pg_receivewal` creates it.
@@ -82,6 +82,7 @@ impl Place {
         self,
         directory: &Path,
         connection: &Connection,
+        meter: &Meter,
     ) -> Result<(), ArchiverFailure> {
         // The first one has none.
         if self.timeline == 1 {
@@ -98,6 +99,7 @@ impl Place {
             source,
             may_be_repeated: true,
         })?;
+        meter.history_completed();
         Ok(())
     }
 }
