@@ -70,7 +70,7 @@ fn receive(
             .and_then(|_| flag::register(number, Arc::clone(&stop)))
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
     }
-    let meter = Arc::new(Meter::new("pg_receivewal"));
+    let meter = Arc::new(Meter::new(server.own.receiver.name()));
     let service = Service::from_environment();
     let watched = Arc::clone(&meter);
     service

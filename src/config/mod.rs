@@ -67,6 +67,6 @@ pub use options::{
 pub use resolve::Source;
 pub use server::{
     CloudOptions, Compression, CompressionLevel, EffectiveOption, Encryption, HookScripts,
-    OwnOptions, ServerConfig, Synchronous, WalsDirectory, search_path,
+    OwnOptions, ReceiverKind, ServerConfig, Synchronous, WalsDirectory, search_path,
 };
 pub use value::{Kind, parse_age};

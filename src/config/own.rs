@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::error::{ConfigError, Level, Message, Place};
-use super::server::{OwnOptions, Synchronous};
+use super::server::{OwnOptions, ReceiverKind, Synchronous};
 use super::toml_file::{self, Entry};
 
 /// The definition of one option of `walarch.toml`.
@@ -63,6 +63,8 @@ own_options! {
         "A hook script that runs longer is killed and counts as failed; 0 is no limit.";
     receive_wal_synchronous: SwitchOrAuto, "`\"auto\"`, `true`, `false`, `\"on\"`, `\"off\"`", "`\"auto\"`",
         "`receive-wal` makes every write durable at once; auto: if the server waits for it (`synchronous_standby_names`).";
+    receiver: ReceiverWord, "`\"builtin\"`, `\"pg_receivewal\"`", "`\"pg_receivewal\"`",
+        "What `receive-wal` receives with: walarch itself, or the program of that name.";
     archive_while_receiving: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
         "The built-in receiver archives each segment as soon as it is complete; `cron` need not come first.";
     metrics_directory: Directory, "an absolute path", "none",
@@ -137,6 +139,14 @@ impl<'de> Deserialize<'de> for SwitchOrAuto {
             Written::Switch(Switch(false)) => Synchronous::Off,
         }))
     }
+}
+
+/// A receiver by its name.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReceiverWord {
+    Builtin,
+    PgReceivewal,
 }
 
 /// The tables `[walarch]` and `[server.NAME]` of one file.
@@ -238,6 +248,11 @@ impl OwnTables {
             receive_wal_synchronous: written
                 .receive_wal_synchronous
                 .map_or(default.receive_wal_synchronous, |s| s.0),
+            receiver: match written.receiver {
+                None => default.receiver,
+                Some(ReceiverWord::Builtin) => ReceiverKind::Builtin,
+                Some(ReceiverWord::PgReceivewal) => ReceiverKind::PgReceivewal,
+            },
             archive_while_receiving: written
                 .archive_while_receiving
                 .map_or(default.archive_while_receiving, |s| s.0),

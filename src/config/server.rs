@@ -168,6 +168,26 @@ pub enum Synchronous {
     Off,
 }
 
+/// The option `receiver`: what `receive-wal` receives with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiverKind {
+    /// The receiver inside walarch.
+    Builtin,
+    /// The program `pg_receivewal`, supervised.
+    #[default]
+    PgReceivewal,
+}
+
+impl ReceiverKind {
+    /// As it is written in `walarch.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReceiverKind::Builtin => "builtin",
+            ReceiverKind::PgReceivewal => "pg_receivewal",
+        }
+    }
+}
+
 /// walarch's own options, from `walarch.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnOptions {
@@ -179,6 +199,8 @@ pub struct OwnOptions {
     pub hook_timeout: Option<Duration>,
     /// `receive_wal_synchronous`
     pub receive_wal_synchronous: Synchronous,
+    /// `receiver`
+    pub receiver: ReceiverKind,
     /// `archive_while_receiving`: whether the receiver archives what it has completed.
     pub archive_while_receiving: bool,
     /// `metrics_directory`: where the receiver writes what it measures, for Prometheus.
@@ -192,6 +214,7 @@ impl Default for OwnOptions {
             validate_wal: true,
             hook_timeout: None,
             receive_wal_synchronous: Synchronous::Auto,
+            receiver: ReceiverKind::default(),
             archive_while_receiving: true,
             metrics_directory: None,
         }

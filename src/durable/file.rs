@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use nix::unistd::geteuid;
 
 /// Which file a name stood for when it was looked at.
@@ -128,30 +128,9 @@ impl Temporary {
     /// The name is durable only after [`sync_directory`](super::sync_directory).
     pub fn publish(mut self, goal: &Path) -> io::Result<Publication> {
         self.check()?;
-        match renameat2(
-            AT_FDCWD,
-            &self.path,
-            AT_FDCWD,
-            goal,
-            RenameFlags::RENAME_NOREPLACE,
-        ) {
-            Ok(()) => {
-                self.gone = true;
-                Ok(Publication::Created)
-            }
-            Err(Errno::EEXIST) => Ok(Publication::AlreadyExists),
-            // Network and user-space file systems without the flag: a link never overwrites either.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-                match fs::hard_link(&self.path, goal) {
-                    Ok(()) => Ok(Publication::Created),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        Ok(Publication::AlreadyExists)
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Err(errno) => Err(errno.into()),
-        }
+        let publication = publish_file(&self.path, goal)?;
+        self.gone = publication == Publication::Created;
+        Ok(publication)
     }
 
     /// Gives the file its final name, replacing what is there, and makes that durable.
@@ -176,6 +155,32 @@ impl Temporary {
         }
         self.gone = true;
         Err(replaced())
+    }
+}
+
+/// Gives a file another name unless that is taken; then it keeps the one it has.
+///
+/// The name is durable only after [`sync_directory`](super::sync_directory).
+pub fn publish_file(source: &Path, goal: &Path) -> io::Result<Publication> {
+    let no_replace = RenameFlags::RENAME_NOREPLACE;
+    match renameat2(AT_FDCWD, source, AT_FDCWD, goal, no_replace) {
+        Ok(()) => Ok(Publication::Created),
+        Err(Errno::EEXIST) => Ok(Publication::AlreadyExists),
+        // Network and user-space file systems without the flag: a link never overwrites either.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+            match fs::hard_link(source, goal) {
+                Ok(()) => {
+                    // The file is where it shall be; a second name does no harm.
+                    let _ = fs::remove_file(source);
+                    Ok(Publication::Created)
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    Ok(Publication::AlreadyExists)
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -291,6 +296,31 @@ pub fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         let _ = file.set_len(former_size_bytes);
     }
     appended
+}
+
+/// Makes a file's bytes durable, and what of its attributes is needed to read them.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// Takes room for so many bytes from the beginning of a file, which is then at least as long; what it
+/// holds stays. Durable with the next synchronisation.
+///
+/// Where the file system cannot take room, the file has that length all the same, and a write to it
+/// may find none.
+pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+    let length = i64::try_from(size_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut allocated = Err(Errno::EINTR);
+    while allocated == Err(Errno::EINTR) {
+        allocated = fallocate(file, FallocateFlags::empty(), 0, length);
+    }
+    match allocated {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if file.metadata()?.len() < size_bytes => {
+            file.set_len(size_bytes)
+        }
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        other => other.map_err(io::Error::from),
+    }
 }
 
 /// Cuts a file to a length. Durable with the next synchronisation.

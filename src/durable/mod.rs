@@ -16,7 +16,7 @@ mod lock;
 pub use aside::move_aside;
 pub use directory::{create_directories, remove_directory, sync_directory};
 pub use file::{
-    Identity, Publication, Revision, Temporary, append, create_file, keep_attributes, move_file,
-    refresh_file, remove, replace_file, sync_file, truncate,
+    Identity, Publication, Revision, Temporary, allocate, append, create_file, keep_attributes,
+    move_file, publish_file, refresh_file, remove, replace_file, sync_data, sync_file, truncate,
 };
 pub use lock::{LockFile, SharedLock, Wait, lock_holder, remove_idle_lock, share_lock};

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::conninfo::Conninfo;
 use super::error::PostgresError;
-use super::ffi::{RawConnection, RawResult};
+use super::ffi::{Outcome, RawConnection, RawResult};
 
 /// How long a stop request can stay unnoticed.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ impl Limits {
 
 /// An open connection to a server. Dropping it closes it.
 pub struct Connection {
-    raw: RawConnection,
+    pub(super) raw: RawConnection,
     limits: Limits,
 }
 
@@ -103,6 +103,10 @@ impl Connection {
         self.raw.send(sql, parameters)?;
         let mut last = Err(PostgresError::Answer("no result".to_owned()));
         while let Some(result) = self.next_result().inspect_err(|_| self.raw.cancel())? {
+            if result.outcome() != Outcome::Complete {
+                // There would be no end of such results.
+                return Err(PostgresError::Answer("rows by COPY".to_owned()));
+            }
             let result = result.check();
             // The first error is the cause of those that follow.
             if !matches!(last, Err(PostgresError::Statement { .. })) {
@@ -112,35 +116,68 @@ impl Connection {
         last.map(Rows::new)
     }
 
-    fn next_result(&self) -> Result<Option<RawResult>, PostgresError> {
+    /// The next result of what was sent; `None` after the last.
+    pub(super) fn next_result(&self) -> Result<Option<RawResult>, PostgresError> {
+        // Asked for first: whoever answers without end shall not keep us.
+        let mut slice = self.limits.slice()?;
         while self.raw.is_busy() {
-            let slice = self.limits.slice()?;
-            let mut wanted = [PollFd::new(self.raw.socket()?, PollFlags::POLLIN)];
-            let timeout = PollTimeout::try_from(slice).unwrap_or(PollTimeout::ZERO);
-            match poll(&mut wanted, timeout) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => self.raw.consume_input()?,
-                Err(errno) => return Err(PostgresError::Connection(format!("poll: {errno}"))),
-            }
+            self.wait(slice, PollFlags::POLLIN)?;
+            slice = self.limits.slice()?;
         }
         Ok(self.raw.result())
     }
+
+    /// Waits until something can be read, or written if that is wanted, and takes in what can be
+    /// read. Returns whether something could be, or the other side is gone.
+    pub(super) fn wait(&self, timeout: Duration, wanted: PollFlags) -> Result<bool, PostgresError> {
+        let mut poll_fds = [PollFd::new(self.raw.socket()?, wanted)];
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut poll_fds, timeout) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            Ok(_) => {}
+            Err(errno) => return Err(PostgresError::Connection(format!("poll: {errno}"))),
+        }
+        let readable = poll_fds
+            .iter()
+            .filter_map(PollFd::revents)
+            .any(|events| events != PollFlags::POLLOUT);
+        if readable {
+            self.raw.consume_input()?;
+        }
+        Ok(readable)
+    }
 }
 
-/// What a statement returned, as text.
+/// What a statement returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     columns: Vec<String>,
-    rows: Vec<Vec<Option<String>>>,
+    rows: Vec<Vec<Option<Value>>>,
+}
+
+/// A value as text, and as the bytes that it came as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Value {
+    text: String,
+    bytes: Vec<u8>,
+}
+
+impl Value {
+    fn new(bytes: Vec<u8>) -> Self {
+        Value {
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
+        }
+    }
 }
 
 impl Rows {
-    fn new(result: RawResult) -> Self {
+    pub(super) fn new(result: RawResult) -> Self {
         let columns = 0..result.column_count();
         let row = |row| {
             columns
                 .clone()
-                .map(|column| result.value(row, column))
+                .map(|column| result.value(row, column).map(Value::new))
                 .collect()
         };
         Rows {
@@ -161,12 +198,22 @@ impl Rows {
 
     /// A value by row, counted from 0, and column name. `None` is SQL's null, or no such value.
     pub fn get(&self, row: usize, column: &str) -> Option<&str> {
-        let at = self.columns.iter().position(|name| name == column)?;
-        self.rows.get(row)?.get(at)?.as_deref()
+        self.value(row, column).map(|value| value.text.as_str())
+    }
+
+    /// The same as it came from the server, in whatever encoding.
+    pub fn bytes(&self, row: usize, column: &str) -> Option<&[u8]> {
+        self.value(row, column).map(|value| value.bytes.as_slice())
     }
 
     /// The first column of the first row: what a query for one value returns.
     pub fn first(&self) -> Option<&str> {
-        self.rows.first()?.first()?.as_deref()
+        let first = self.rows.first()?.first()?.as_ref();
+        first.map(|value| value.text.as_str())
+    }
+
+    fn value(&self, row: usize, column: &str) -> Option<&Value> {
+        let at = self.columns.iter().position(|name| name == column)?;
+        self.rows.get(row)?.get(at)?.as_ref()
     }
 }

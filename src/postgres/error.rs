@@ -34,6 +34,8 @@ impl PostgresError {
     pub const DUPLICATE_OBJECT: &str = "42710";
     /// `undefined_object`
     pub const UNDEFINED_OBJECT: &str = "42704";
+    /// `undefined_file`: of a WAL sender, that the segment has been removed.
+    pub const UNDEFINED_FILE: &str = "58P01";
     /// `object_in_use`
     pub const OBJECT_IN_USE: &str = "55006";
     /// `configuration_limit_exceeded`
@@ -55,5 +57,18 @@ impl PostgresError {
             self,
             PostgresError::Connection(_) | PostgresError::TimedOut | PostgresError::Interrupted
         )
+    }
+
+    /// Whether the same may succeed a moment later without anybody's help: the network or the server
+    /// is down or restarts, it lacks resources, an object is in use, or it met an error of its own.
+    pub fn is_passing(&self) -> bool {
+        match self.sqlstate() {
+            Some(Self::OBJECT_IN_USE) => true,
+            // Classes of the appendix "PostgreSQL Error Codes".
+            Some(code) => ["08", "53", "57", "XX"]
+                .iter()
+                .any(|class| code.starts_with(class)),
+            None => !matches!(self, PostgresError::InvalidConninfo(_)),
+        }
     }
 }

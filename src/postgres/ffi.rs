@@ -14,6 +14,10 @@ use pq_sys as pq;
 
 use super::error::PostgresError;
 
+mod copy;
+
+pub(super) use copy::{CopyData, CopyStep};
+
 /// Text as libpq gives it: nothing where the pointer is null, invalid UTF-8 replaced.
 ///
 /// # Safety
@@ -273,6 +277,19 @@ unsafe extern "C" fn log_notice(_: *mut c_void, notice: *const c_char) {
     tracing::info!("PostgreSQL: {}", message(unsafe { text(notice) }));
 }
 
+/// Which way WAL may flow after a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Both sides may send.
+    CopyBoth,
+    /// The server has ended its side, and we have not ended ours.
+    CopyIn,
+    /// The other way round.
+    CopyOut,
+    /// No way: rows, success or an error; see [`RawResult::check`].
+    Complete,
+}
+
 /// A result of libpq.
 pub(super) struct RawResult(NonNull<pq::PGresult>);
 
@@ -321,15 +338,30 @@ impl RawResult {
         unsafe { text(pq::PQfname(self.0.as_ptr(), column)) }
     }
 
-    /// A value as text; `None` is SQL's null. Row and column are counted from 0 and must exist.
-    pub(super) fn value(&self, row: usize, column: usize) -> Option<String> {
+    /// What a value is made of; `None` is SQL's null. Row and column are counted from 0 and must
+    /// exist.
+    pub(super) fn value(&self, row: usize, column: usize) -> Option<Vec<u8>> {
         let (row, column) = (c_int::try_from(row).ok()?, c_int::try_from(column).ok()?);
-        // SAFETY: the result is valid; libpq answers "null" for what is out of range.
+        // SAFETY: the result is valid; libpq answers "null" for what is out of range, and for
+        // everything else a pointer to so many bytes, which are copied at once.
         unsafe {
-            match pq::PQgetisnull(self.0.as_ptr(), row, column) {
-                0 => Some(text(pq::PQgetvalue(self.0.as_ptr(), row, column))),
-                _ => None,
+            if pq::PQgetisnull(self.0.as_ptr(), row, column) != 0 {
+                return None;
             }
+            let start = pq::PQgetvalue(self.0.as_ptr(), row, column).cast::<u8>();
+            let size_bytes = usize::try_from(pq::PQgetlength(self.0.as_ptr(), row, column)).ok()?;
+            Some(std::slice::from_raw_parts(start, size_bytes).to_vec())
+        }
+    }
+
+    /// What became of a statement.
+    pub(super) fn outcome(&self) -> Outcome {
+        // SAFETY: the result is valid.
+        match unsafe { pq::PQresultStatus(self.0.as_ptr()) } {
+            pq::ExecStatusType::PGRES_COPY_BOTH => Outcome::CopyBoth,
+            pq::ExecStatusType::PGRES_COPY_IN => Outcome::CopyIn,
+            pq::ExecStatusType::PGRES_COPY_OUT => Outcome::CopyOut,
+            _ => Outcome::Complete,
         }
     }
 }

@@ -11,9 +11,11 @@ mod error;
 mod facts;
 mod ffi;
 mod identity;
+mod replication;
 mod server;
 mod slot;
 mod streaming_client;
+mod wal_stream;
 
 pub use connection::{Connection, Limits, Rows};
 pub use conninfo::Conninfo;
@@ -21,8 +23,10 @@ pub use environment::use_debian_paths;
 pub use error::PostgresError;
 pub use facts::{ArchiverFacts, ServerFacts, WalSender, find_wal_sender, version_name};
 pub use identity::{SystemIdentity, identify_system};
-pub use server::{ServerStatus, oldest_segment, server_status, timeline_history};
+pub use replication::{MalformedMessage, ReplicationMessage, ServerClock, StatusUpdate};
+pub use server::{ServerStatus, history_file, oldest_segment, server_status, timeline_history};
 pub use slot::{ReplicationSlot, create_slot, drop_slot, find_slot};
 pub use streaming_client::{
     StreamingClient, current_position, streaming_clients, user_without_statistics,
 };
+pub use wal_stream::{Arrival, Message, NextTimeline, Replication, WalStream, start_replication};

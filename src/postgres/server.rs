@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Rows};
 use super::error::PostgresError;
-use crate::wal::{Lsn, SegmentSize};
+use crate::wal::{InvalidHistory, Lsn, SegmentSize};
 
 /// The state of a server, over an ordinary connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +92,24 @@ pub fn timeline_history(
         return Ok(Vec::new());
     }
     let rows = connection.query(&format!("TIMELINE_HISTORY {timeline}"), &[])?;
-    // A byte string, but one of printable characters, so that it comes as it is.
     Ok(crate::wal::read_history(text(&rows, "content")?))
+}
+
+/// The history file of a timeline, byte for byte, over a replication connection
+/// (`TIMELINE_HISTORY`). It is one that PostgreSQL would read, and of this timeline.
+pub fn history_file(connection: &Connection, timeline: u32) -> Result<Vec<u8>, PostgresError> {
+    let rows = connection.query(&format!("TIMELINE_HISTORY {timeline}"), &[])?;
+    let expected = format!("{timeline:08X}.history");
+    let name = text(&rows, "filename")?;
+    if name != expected {
+        let answer = format!("asked for {expected}, got {name:?}");
+        return Err(PostgresError::Answer(answer));
+    }
+    let content = rows.bytes(0, "content").unwrap_or_default();
+    match crate::wal::TimelineHistory::parse(timeline, content) {
+        Ok(_) | Err(InvalidHistory::NotText) => Ok(content.to_vec()),
+        Err(error) => Err(PostgresError::Answer(format!("{expected}: {error}"))),
+    }
 }
 
 fn text<'r>(rows: &'r Rows, column: &str) -> Result<&'r str, PostgresError> {

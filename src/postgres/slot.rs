@@ -72,6 +72,6 @@ pub fn drop_slot(connection: &Connection, name: &str) -> Result<(), PostgresErro
 }
 
 /// An identifier in quotes, so that its letters keep their case and nothing else is read into it.
-fn identifier(name: &str) -> String {
+pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

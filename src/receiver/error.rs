@@ -3,9 +3,12 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::gap::Position;
+use super::stream_error::{FileError, ProtocolError};
 use crate::postgres::PostgresError;
+use crate::wal::Lsn;
 
 /// Why `receive-wal` did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,8 @@ pub enum ReceiverError {
         server: String,
         /// What is wrong with it.
         checks: Vec<FailedCheck>,
+        /// It is only that nobody answered.
+        is_unreachable: bool,
     },
     /// Somebody else receives.
     #[error("Another receive-wal process is already running for server {0}.")]
@@ -60,6 +65,17 @@ pub enum ReceiverError {
     /// This process was asked to stop before the receiver was started.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl ReceiverError {
+    /// Whether the same may succeed a moment later without anybody's help.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            ReceiverError::Preflight { is_unreachable, .. } => *is_unreachable,
+            ReceiverError::Failure(failure) => failure.is_passing(),
+            _ => false,
+        }
+    }
 }
 
 /// A check that a server must pass before WAL is received from it.
@@ -163,6 +179,66 @@ pub enum ArchiverFailure {
     /// A connection that worked a moment ago.
     #[error("lost the connection to PostgreSQL: {0}")]
     Connection(#[from] PostgresError),
+    /// The server sent what the protocol does not allow at that point.
+    #[error("PostgreSQL sent what cannot be: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// The server gave no sign of life.
+    #[error("nothing was heard from PostgreSQL for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The server has ended the stream in good order.
+    #[error("the server ended the stream at {0}: it shuts down")]
+    Ended(Lsn),
+    /// Another cluster than a moment ago.
+    #[error(
+        "another cluster answers than before: its system identifier is {connected}, not {expected}"
+    )]
+    Stranger {
+        /// Of the server that was checked.
+        expected: u64,
+        /// Of the one that answered.
+        connected: u64,
+    },
+    /// The server has less WAL than this host.
+    #[error(
+        "the server has less WAL than was received from it: {wanted} on timeline {timeline} comes \
+         next, the server is at {position} on timeline {server_timeline}\nHINT: was it restored, or \
+         is it a standby that is behind, or a former primary?"
+    )]
+    Behind {
+        /// What comes next.
+        wanted: Lsn,
+        /// On which timeline.
+        timeline: u32,
+        /// How far the server is.
+        position: Lsn,
+        /// On which timeline.
+        server_timeline: u32,
+    },
+    /// The server is on an older timeline than before.
+    #[error(
+        "the server is on timeline {connected}, but WAL of timeline {pinned} was received from \
+         it\nHINT: is it a former primary? 'receive-wal --reset' goes on with it all the same"
+    )]
+    FormerTimeline {
+        /// The newest one that it was seen on.
+        pinned: u32,
+        /// The one that it is on.
+        connected: u32,
+    },
+    /// The server has left the timeline before the place that was received.
+    #[error(
+        "{wanted} on timeline {timeline} comes next, but that is not in this server's history: it \
+         has branched off before\nHINT: 'receive-wal --reset' goes on at the server's position"
+    )]
+    Diverged {
+        /// What comes next.
+        wanted: Lsn,
+        /// On which timeline.
+        timeline: u32,
+    },
+    /// WAL could not be written.
+    #[error("{0}")]
+    File(#[from] FileError),
     /// The program cannot be run.
     #[error("cannot run {}: {source}", program.display())]
     Start {
@@ -173,7 +249,7 @@ pub enum ArchiverFailure {
     },
     /// The program ended.
     #[error("pg_receivewal {ending}{}", last_words(reasons, *hint))]
-    Ended {
+    ProgramEnded {
         /// How.
         ending: Ending,
         /// The last errors that it printed.
@@ -187,6 +263,33 @@ pub enum ArchiverFailure {
          host\nHINT: use a file instead: passfile, a key without passphrase"
     )]
     Secret(&'static str),
+}
+
+impl ArchiverFailure {
+    /// Whether the same may succeed a moment later without anybody's help: the server restarts, the
+    /// network is down, a standby is promoted.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            ArchiverFailure::Connection(error) => error.is_passing(),
+            ArchiverFailure::File(error) => error.is_want_of_room(),
+            ArchiverFailure::SlotInUse { .. }
+            | ArchiverFailure::Protocol(_)
+            | ArchiverFailure::Silent(_)
+            | ArchiverFailure::Ended(_)
+            | ArchiverFailure::FormerTimeline { .. }
+            | ArchiverFailure::Behind { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server has said that it has removed the WAL that it was asked for.
+    pub(super) fn is_of_removed_wal(&self) -> bool {
+        matches!(
+            self,
+            ArchiverFailure::Connection(error)
+                if error.sqlstate() == Some(PostgresError::UNDEFINED_FILE)
+        )
+    }
 }
 
 fn by(active_pid: Option<i32>) -> String {

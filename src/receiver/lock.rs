@@ -19,12 +19,24 @@ pub(super) fn lock(server: &ServerConfig) -> Result<Option<LockFile>, ReceiverEr
 
 /// The receiver may be started at once, whatever made it fail before. Only with the lock held.
 pub(super) fn forgive(server: &ServerConfig) {
-    let mut state = ReceiverState::load(server).unwrap_or_default();
-    if state.consecutive_failures == 0 {
-        return;
-    }
-    state.forgive();
-    if let Err(error) = state.store(server) {
+    change_state(server, ReceiverState::forgive);
+}
+
+/// The same, and whatever timeline it was on before. Only with the lock held.
+pub(super) fn begin_anew(server: &ServerConfig) {
+    change_state(server, |state| {
+        state.forgive();
+        state.timeline = None;
+    });
+}
+
+fn change_state(server: &ServerConfig, change: impl Fn(&mut ReceiverState)) {
+    let before = ReceiverState::load(server).unwrap_or_default();
+    let mut state = before.clone();
+    change(&mut state);
+    if state != before
+        && let Err(error) = state.store(server)
+    {
         tracing::warn!("cannot write the state of the receiver: {error}");
     }
 }

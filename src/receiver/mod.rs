@@ -4,11 +4,14 @@
 //! session      one run: lock, preflight, slot, marker, receiver, what is remembered of it
 //!    |
 //! preflight    is this the server, and can WAL be received from it?
+//! start        where to begin, and does the server still have that?
 //! gap          where receiving goes on, and what is missing before it
-//! Receiver     what receives: PgReceivewal, a child under supervision
+//! Receiver     what receives: Builtin, or PgReceivewal, a child under supervision
 //! state        what cron and status know of it
 //! ```
 
+mod back_off;
+mod builtin;
 mod error;
 mod gap;
 mod handover;
@@ -24,14 +27,18 @@ mod report;
 mod reset;
 mod session;
 mod slots;
+mod start;
 mod state;
+mod stream_error;
 mod supervise;
 mod synchronous;
 
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use builtin::Builtin;
 pub use error::{ArchiverFailure, Ending, FailedCheck, ReceiverError, SlotError};
 pub use gap::{Gap, Position};
 pub use handover::{Archivist, Round};
@@ -44,9 +51,11 @@ pub use reset::reset;
 pub use session::receive;
 pub use slots::Slot;
 pub use state::{LastExit, ReceiverState, StateError};
+pub use stream_error::{FileError, ProtocolError};
 pub use synchronous::is_synchronous;
 
 use crate::postgres::Conninfo;
+use crate::wal::SegmentSize;
 
 /// What is to be received.
 #[derive(Clone, Debug)]
@@ -59,6 +68,12 @@ pub struct Task<'a> {
     pub directory: &'a Path,
     /// Every write is made durable and reported at once, because a commit waits for it.
     pub synchronous: bool,
+    /// Where to go on. [`PgReceivewal`] finds the same place by itself.
+    pub start: Position,
+    /// The server's `wal_segment_size`.
+    pub segment_size: SegmentSize,
+    /// Whose WAL it is: no byte of another cluster is to be written.
+    pub system_identifier: u64,
     /// Is told what happens.
     pub meter: &'a Meter,
 }
@@ -70,6 +85,8 @@ pub enum Progress<'a> {
     Line(&'a str),
     /// WAL begins to flow, from this position on, with a timeline in parentheses.
     Streaming(&'a str),
+    /// WAL of this timeline is received.
+    Timeline(u32),
 }
 
 /// A way to receive WAL.
@@ -88,7 +105,7 @@ pub trait Receiver: Debug {
     fn receive(
         &self,
         task: &Task<'_>,
-        stop: &AtomicBool,
+        stop: &Arc<AtomicBool>,
         on_progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), ArchiverFailure>;
 }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
+use super::error::ReceiverError;
 use super::gap::Gap;
+use super::measurements::Hole;
 
 /// One thing that happened. [`fmt::Display`] gives the line for the person and the log.
 #[derive(Debug)]
@@ -53,6 +56,22 @@ pub enum Notice<'a> {
     },
     /// WAL begins to flow, from this position on, with a timeline in parentheses.
     Streaming(&'a str),
+    /// The connection is lost, or could not be made, and is tried again.
+    Reconnecting {
+        /// Which server.
+        server: &'a str,
+        /// Why.
+        error: &'a ReceiverError,
+        /// After this pause.
+        pause: Duration,
+    },
+    /// The server does not have any more what comes next, and receiving goes on later.
+    Hole {
+        /// Which server.
+        server: &'a str,
+        /// What is missing.
+        hole: &'a Hole,
+    },
     /// The receiver will go on where it should.
     NothingToReset,
     /// It will go on somewhere else from now on.
@@ -87,6 +106,8 @@ impl Notice<'_> {
         matches!(
             self,
             Notice::Gap { .. }
+                | Notice::Hole { .. }
+                | Notice::Reconnecting { .. }
                 | Notice::GapUnknown(_)
                 | Notice::NoStandby
                 | Notice::SettingPartialAside { .. }
@@ -130,6 +151,20 @@ impl fmt::Display for Notice<'_> {
             ),
             Notice::Line { server, line } => write!(f, "{server}: {line}"),
             Notice::Streaming(position) => write!(f, "receiving WAL from {position}"),
+            Notice::Reconnecting {
+                server,
+                error,
+                pause,
+            } => write!(
+                f,
+                "{server}: {error}; the next attempt follows in {:.1} s",
+                pause.as_secs_f64()
+            ),
+            Notice::Hole { server, hole } => write!(
+                f,
+                "{server}: the server has removed WAL that was not received: {hole} is missing. \
+                 Going on where the slot keeps WAL"
+            ),
             Notice::NothingToReset => {
                 f.write_str("Nothing to do. Position of receive-wal is aligned.")
             }

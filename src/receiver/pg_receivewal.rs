@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{ArchiverFailure, Ending};
@@ -112,7 +113,7 @@ impl Receiver for PgReceivewal {
     fn receive(
         &self,
         task: &Task<'_>,
-        stop: &AtomicBool,
+        stop: &Arc<AtomicBool>,
         on_progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), ArchiverFailure> {
         let command = self.command(task)?;
@@ -169,7 +170,7 @@ impl Reasons {
         }
         let said = |words: &str| reasons.iter().any(|reason| reason.contains(words));
         let hint = HINTS.iter().find(|(words, _)| said(words));
-        ArchiverFailure::Ended {
+        ArchiverFailure::ProgramEnded {
             ending,
             hint: hint.map(|(_, hint)| *hint),
             reasons,
@@ -181,9 +182,10 @@ impl Reasons {
 mod tests {
     use std::path::Path;
 
-    use super::super::Meter;
     use super::*;
     use crate::postgres::Conninfo;
+    use crate::receiver::{Meter, Position};
+    use crate::wal::{Lsn, SegmentSize};
 
     fn arguments(conninfo: &str, synchronous: bool) -> Result<Vec<String>, ArchiverFailure> {
         let receiver = PgReceivewal {
@@ -198,6 +200,9 @@ mod tests {
             slot_name: Some("barman"),
             directory: Path::new("/home/streaming"),
             synchronous,
+            start: Position::of(1, Lsn(0), SegmentSize::DEFAULT),
+            segment_size: SegmentSize::DEFAULT,
+            system_identifier: 1,
             meter: &Meter::new("pg_receivewal"),
         };
         let command = receiver.command(&task)?;

@@ -51,7 +51,7 @@ pub(super) fn preflight(
         .and_then(|connection| Ok((server_status(&connection)?, connection)));
     let streaming = connect_streaming(server, limits)
         .and_then(|connection| Ok((identify_system(&connection)?, connection)));
-    let checks = match (ordinary, streaming) {
+    let (checks, is_unreachable) = match (ordinary, streaming) {
         (Err(PostgresError::Interrupted), _) | (_, Err(PostgresError::Interrupted)) => {
             return Err(ReceiverError::Interrupted);
         }
@@ -67,7 +67,7 @@ pub(super) fn preflight(
             };
             match source.failed_checks(server) {
                 checks if checks.is_empty() => return Ok(source),
-                checks => checks,
+                checks => (checks, false),
             }
         }
         (ordinary, streaming) => {
@@ -75,9 +75,12 @@ pub(super) fn preflight(
                 name,
                 reason: error.to_string(),
             };
-            let ordinary = ordinary.err().map(|error| failed(MONITORING, error));
-            let streaming = streaming.err().map(|error| failed(STREAMING, error));
-            ordinary.into_iter().chain(streaming).collect()
+            let ordinary = ordinary.err().map(|error| (MONITORING, error));
+            let streaming = streaming.err().map(|error| (STREAMING, error));
+            let errors: Vec<_> = ordinary.into_iter().chain(streaming).collect();
+            let is_unreachable = errors.iter().all(|(_, error)| error.is_passing());
+            let checks = errors.into_iter().map(|(name, error)| failed(name, error));
+            (checks.collect(), is_unreachable)
         }
     };
     for check in &checks {
@@ -91,6 +94,7 @@ pub(super) fn preflight(
     Err(ReceiverError::Preflight {
         server: server.name.clone(),
         checks,
+        is_unreachable,
     })
 }
 

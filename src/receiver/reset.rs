@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 
+use super::Notice;
 use super::error::{ArchiverFailure, ReceiverError};
 use super::gap::{Position, Received, create_marker, gap_before, marker_path, received};
-use super::lock::{forgive, lock};
+use super::lock::{begin_anew, lock};
 use super::preflight::{Source, preflight};
-use super::session::{create_streaming_directory, prepare_slot};
-use super::{Notice, PgReceivewal};
+use super::session::{create_streaming_directory, prepare_slot, receiver};
 use crate::archiver;
 use crate::config::ServerConfig;
 use crate::durable;
@@ -25,7 +25,7 @@ pub fn reset(server: &ServerConfig, notify: &dyn Fn(&Notice<'_>)) -> Result<(), 
         return Err(ReceiverError::ResetWhileRunning(server.name.clone()));
     };
     create_streaming_directory(server)?;
-    PgReceivewal::for_server(server.path_prefix.as_deref(), source.status.version)?;
+    receiver(server, &source)?;
     let slot = prepare_slot(server, &source, None)?;
     let current = Position::of(
         source.identity.timeline,
@@ -38,7 +38,7 @@ pub fn reset(server: &ServerConfig, notify: &dyn Fn(&Notice<'_>)) -> Result<(), 
         .unwrap_or_else(|| current.clone());
     move_marker(server, &source, &current, &start, notify)?;
     report_gap(server, &source, &start, notify);
-    forgive(server);
+    begin_anew(server);
     Ok(())
 }
 
@@ -136,7 +136,7 @@ fn fate_of(partial: &Received, start: &Position) -> Fate {
 }
 
 /// What Barman does not say: which segments nobody will ever have.
-fn report_gap(
+pub(super) fn report_gap(
     server: &ServerConfig,
     source: &Source,
     start: &Position,

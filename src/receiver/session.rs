@@ -1,28 +1,33 @@
 //! One run of `receive-wal`: everything before, around and after the receiver itself.
 
-use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::back_off::BackOff;
 use super::error::{ArchiverFailure, ReceiverError};
-use super::gap::{Position, create_marker, received};
+use super::gap::{Position, create_marker};
 use super::handover::HandOver;
 use super::lock::lock;
-use super::preflight::{Source, connect_ordinary, preflight};
+use super::preflight::{Source, preflight};
 use super::report::Reporter;
+use super::reset::report_gap;
+use super::start;
 use super::state::ReceiverState;
 use super::{
-    Archivist, Meter, Notice, PgReceivewal, Progress, Receiver, Task, is_synchronous, slots,
+    Archivist, Builtin, Hole, Meter, Notice, PgReceivewal, Progress, Receiver, Task,
+    is_synchronous, slots,
 };
 use crate::archiver;
-use crate::config::{ServerConfig, Synchronous};
+use crate::config::{ReceiverKind, ServerConfig, Synchronous};
 use crate::durable;
-use crate::postgres::{Conninfo, Limits, ReplicationSlot, SystemIdentity, oldest_segment};
-use crate::wal::{SegmentSize, WalName};
+use crate::postgres::{Conninfo, ReplicationSlot, SystemIdentity};
+
+/// How long a request to stop can stay unnoticed in a pause.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Receives WAL until `stop` becomes true or it cannot go on. What happens is counted by `meter`. What is
 /// complete goes to `archivist` at once, if there is one and the receiver can serve it.
@@ -49,11 +54,14 @@ pub fn receive(
         stop,
         meter,
         archivist,
+        hand_over: None,
         notify,
         state: ReceiverState::load(server).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             ReceiverState::default()
         }),
+        streaming_since: None,
+        next_is_removed: false,
     };
     session.run()
 }
@@ -97,20 +105,18 @@ pub(super) fn create_streaming_directory(server: &ServerConfig) -> Result<(), Re
     })
 }
 
-/// Where the receiver will begin.
-struct Next {
-    position: Position,
-    /// Nothing in `streaming_wals_directory` says so.
-    needs_marker: bool,
-}
-
 struct Session<'a> {
     server: &'a ServerConfig,
     stop: &'a Arc<AtomicBool>,
     meter: &'a Arc<Meter>,
     archivist: Option<Box<dyn Archivist>>,
+    hand_over: Option<HandOver>,
     notify: &'a dyn Fn(&Notice<'_>),
     state: ReceiverState,
+    /// Since when WAL comes over the connection at hand, or came over the last one.
+    streaming_since: Option<Instant>,
+    /// The server has said that it does not have any more what comes next.
+    next_is_removed: bool,
 }
 
 impl Session<'_> {
@@ -118,10 +124,13 @@ impl Session<'_> {
         let since = Instant::now();
         self.state.start(Timestamp::now());
         self.store();
+        for hole in &self.state.holes {
+            self.meter.hole_found(hole.clone());
+        }
         let reporter = Reporter::start(self.server, Arc::clone(self.meter));
         let reporter = reporter.inspect_err(|error| tracing::warn!("cannot report: {error}"));
-        let received = self.prepare_and_receive();
-        let stopped = self.stop.load(Ordering::Relaxed);
+        let received = self.keep_receiving();
+        let stopped = self.is_to_stop();
         let (reason, failed_after) = match &received {
             _ if stopped => ("it was asked to stop".to_owned(), None),
             Ok(()) => ("pg_receivewal ended by itself".to_owned(), None),
@@ -131,11 +140,16 @@ impl Session<'_> {
         if failed_after.is_some() {
             self.meter.failed(&reason);
         }
+        self.hand_over = None;
         self.meter.stopped();
         drop(reporter);
         self.state.end(Timestamp::now(), reason, failed_after);
         self.store();
         if stopped { Ok(()) } else { received }
+    }
+
+    fn is_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// What is remembered serves `cron` and `status`; receiving goes on without.
@@ -148,23 +162,66 @@ impl Session<'_> {
         }
     }
 
-    fn prepare_and_receive(&mut self) -> Result<(), ReceiverError> {
-        let server = self.server;
-        let source = preflight(server, Some(self.stop), self.notify)?;
-        (self.notify)(&Notice::Starting(&server.name));
-        create_streaming_directory(server)?;
-        let receiver =
-            PgReceivewal::for_server(server.path_prefix.as_deref(), source.status.version)?;
-        let slot = prepare_slot(server, &source, Some(&|notice| (self.notify)(notice)))?;
-        self.truncate_partial(&source)?;
-        let next = self.next(&source, slot.as_ref())?;
-        check_available(server, &source, slot.as_ref(), &next.position)?;
-        if next.needs_marker {
-            // A pg_receivewal of before version 15 would begin at the server's position instead.
-            tracing::info!("Beginning at the position of the slot: {}", next.position);
-            let directory = &server.streaming_wals_directory;
-            create_marker(directory, &next.position).map_err(|error| self.unreadable(error))?;
+    /// The built-in receiver connects again and again once it has worked. One that never did ends with
+    /// its reason, for whoever started it.
+    fn keep_receiving(&mut self) -> Result<(), ReceiverError> {
+        let stays_up = self.server.own.receiver == ReceiverKind::Builtin;
+        let mut back_off = BackOff::default();
+        let mut has_worked = false;
+        loop {
+            let error = match self.prepare_and_receive(has_worked) {
+                _ if self.is_to_stop() => return Ok(()),
+                Err(error) if stays_up => error,
+                received => return received,
+            };
+            let streamed_for = self.streaming_since.take().map(|since| since.elapsed());
+            has_worked |= streamed_for.is_some();
+            if self.next_is_removed && self.server.slot_name.is_some() {
+                // The slot knows where to go on.
+                continue;
+            }
+            if !has_worked || !error.is_passing() {
+                return Err(error);
+            }
+            let pause = back_off.pause(streamed_for.unwrap_or_default());
+            self.meter.failed(&error.to_string());
+            self.state.lose();
+            self.store();
+            (self.notify)(&Notice::Reconnecting {
+                server: &self.server.name,
+                error: &error,
+                pause,
+            });
+            self.sleep(pause);
         }
+    }
+
+    /// Ends early if we shall stop.
+    fn sleep(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while !self.is_to_stop() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(TICK));
+            self.meter.turned();
+        }
+    }
+
+    fn prepare_and_receive(&mut self, again: bool) -> Result<(), ReceiverError> {
+        let server = self.server;
+        self.meter.connecting();
+        let source = preflight(server, Some(self.stop), self.notify)?;
+        if !again {
+            (self.notify)(&Notice::Starting(&server.name));
+        }
+        self.check_timeline(&source.identity)?;
+        create_streaming_directory(server)?;
+        let receiver = receiver(server, &source)?;
+        let slot = prepare_slot(server, &source, Some(&|notice| (self.notify)(notice)))?;
+        start::truncate_partial(server, &source, self.notify)?;
+        let next = self.next(&source, slot.as_ref())?;
         let identifier = source.identity.system_identifier;
         let major_version = source.status.version / 10_000;
         if let Err(error) =
@@ -172,12 +229,11 @@ impl Session<'_> {
         {
             tracing::warn!("cannot write down the system identifier: {error}");
         }
-        let task = task(server, &source, self.meter)?;
-        let segment_size = source.status.segment_size;
+        let task = task(server, &source, next, self.meter)?;
         // The server's resources are for others.
         drop(source);
         tracing::info!("Activating WAL archiving through streaming protocol");
-        let _hand_over = self.hand_over(&receiver);
+        self.hand_over(&*receiver);
         let stop = Arc::clone(self.stop);
         let mut removed = false;
         let received = receiver.receive(&task, &stop, &mut |progress| {
@@ -187,152 +243,138 @@ impl Session<'_> {
             self.take_progress(&progress);
         });
         match received {
-            Err(_) if removed => Err(self.removed(next.position, segment_size).into()),
+            Err(failure) if removed || failure.is_of_removed_wal() => {
+                self.next_is_removed = true;
+                Err(start::removed(server, task.start, task.segment_size).into())
+            }
             other => Ok(other?),
         }
     }
 
-    /// Receiving goes on without it: `cron` archives what waits.
-    fn hand_over(&mut self, receiver: &dyn Receiver) -> Option<HandOver> {
-        let archivist = self.archivist.take()?;
-        if !receiver.tells_of_files() {
-            return None;
+    /// Where to go on. Where the server does not have that any more, but the slot keeps what comes
+    /// later, the built-in receiver goes on there, and what is missing is written down.
+    fn next(
+        &mut self,
+        source: &Source,
+        slot: Option<&ReplicationSlot>,
+    ) -> Result<Position, ReceiverError> {
+        let server = self.server;
+        let next = start::next(server, source, slot)?;
+        let is_builtin = server.own.receiver == ReceiverKind::Builtin;
+        let mut available = start::check_available(server, source, slot, &next.position);
+        if std::mem::take(&mut self.next_is_removed) && available.is_ok() {
+            let wanted = next.position.clone();
+            available = Err(start::removed(server, wanted, source.status.segment_size));
         }
-        HandOver::start(archivist, Arc::clone(self.meter))
-            .inspect_err(|error| tracing::warn!("cannot archive while receiving: {error}"))
-            .ok()
+        match available {
+            Err(failure @ ArchiverFailure::Removed { .. }) if is_builtin => {
+                let restart = source.restart_position(slot);
+                let kept = restart.map_err(ArchiverFailure::from)?;
+                let kept = kept.filter(|kept| kept.start > next.position.start);
+                let kept = kept.ok_or(failure)?;
+                self.write_down_hole(&next.position, &kept, source);
+                return Ok(kept);
+            }
+            other => other?,
+        }
+        if next.needs_marker {
+            // A pg_receivewal of before version 15 would begin at the server's position instead.
+            tracing::info!("Beginning at the position of the slot: {}", next.position);
+            if !is_builtin {
+                create_marker(&server.streaming_wals_directory, &next.position)
+                    .map_err(|error| start::unreadable(server, error))?;
+            }
+        }
+        Ok(next.position)
+    }
+
+    fn write_down_hole(&mut self, wanted: &Position, kept: &Position, source: &Source) {
+        let hole = Hole {
+            at: Timestamp::now(),
+            timeline: kept.segment.timeline(),
+            from: wanted.start,
+            to: kept.start,
+        };
+        (self.notify)(&Notice::Hole {
+            server: &self.server.name,
+            hole: &hole,
+        });
+        report_gap(self.server, source, kept, self.notify);
+        self.meter.hole_found(hole.clone());
+        self.state.add_hole(hole);
+        self.store();
+    }
+
+    /// A former primary that comes back at the same address has WAL of its own, which is not to be
+    /// mixed with that of the timeline it does not know.
+    fn check_timeline(&self, identity: &SystemIdentity) -> Result<(), ArchiverFailure> {
+        match self.state.timeline {
+            Some(pinned) if pinned > identity.timeline => Err(ArchiverFailure::FormerTimeline {
+                pinned,
+                connected: identity.timeline,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn pin_timeline(&mut self, timeline: u32) {
+        if self.state.timeline < Some(timeline) {
+            self.state.timeline = Some(timeline);
+            self.store();
+        }
+    }
+
+    /// Receiving goes on without it: `cron` archives what waits.
+    fn hand_over(&mut self, receiver: &dyn Receiver) {
+        if let Some(archivist) = self.archivist.take()
+            && receiver.tells_of_files()
+        {
+            self.hand_over = HandOver::start(archivist, Arc::clone(self.meter))
+                .inspect_err(|error| tracing::warn!("cannot archive while receiving: {error}"))
+                .ok();
+        }
     }
 
     fn take_progress(&mut self, progress: &Progress<'_>) {
         match progress {
-            Progress::Line(line) => (self.notify)(&Notice::Line {
-                server: &self.server.name,
-                line,
-            }),
+            Progress::Line(line) => self.tell(line),
             Progress::Streaming(position) => {
+                self.streaming_since = Some(Instant::now());
                 self.state.stream(Timestamp::now());
                 self.store();
                 (self.notify)(&Notice::Streaming(position));
             }
+            Progress::Timeline(timeline) => self.pin_timeline(*timeline),
         }
     }
 
-    /// A partial segment that has neither no bytes nor all of them is none that `pg_receivewal`
-    /// would continue: it fills one up before it writes to it. What was in it is received again.
-    fn truncate_partial(&self, source: &Source) -> Result<(), ReceiverError> {
-        let segment_size = source.status.segment_size;
-        let received = received(&self.server.streaming_wals_directory, segment_size)
-            .map_err(|error| self.unreadable(error))?;
-        let Some(partial) = received.iter().rfind(|file| file.is_partial()) else {
-            return Ok(());
-        };
-        let failed = |source| ReceiverError::Io {
-            action: "truncate",
-            path: partial.path.clone(),
-            source,
-        };
-        let size_bytes = fs::metadata(&partial.path).map_err(failed)?.len();
-        if size_bytes == 0 || size_bytes == segment_size.bytes() {
-            return Ok(());
-        }
-        (self.notify)(&Notice::TruncatingPartial {
-            path: &partial.path,
-            size_bytes,
-            expected_bytes: segment_size.bytes(),
+    fn tell(&self, line: &str) {
+        (self.notify)(&Notice::Line {
+            server: &self.server.name,
+            line,
         });
-        let file = File::options()
-            .write(true)
-            .open(&partial.path)
-            .map_err(failed)?;
-        durable::truncate(&file, 0).map_err(failed)
-    }
-
-    /// Where the receiver will go on.
-    fn next(&self, source: &Source, slot: Option<&ReplicationSlot>) -> Result<Next, ReceiverError> {
-        let segment_size = source.status.segment_size;
-        let received = received(&self.server.streaming_wals_directory, segment_size)
-            .map_err(|error| self.unreadable(error))?;
-        if let Some(newest) = received.last() {
-            return Ok(Next {
-                position: newest.next(segment_size),
-                needs_marker: false,
-            });
-        }
-        let restart = source.restart_position(slot);
-        let restart = restart.map_err(ArchiverFailure::from)?;
-        Ok(Next {
-            needs_marker: restart.is_some(),
-            position: restart.unwrap_or_else(|| {
-                let SystemIdentity {
-                    timeline, position, ..
-                } = source.identity;
-                Position::of(timeline, position, segment_size)
-            }),
-        })
-    }
-
-    fn unreadable(&self, source: io::Error) -> ReceiverError {
-        ReceiverError::Io {
-            action: "use",
-            path: self.server.streaming_wals_directory.clone(),
-            source,
-        }
-    }
-
-    /// The server said that it has removed what comes next: from where on does it have WAL?
-    fn removed(&self, wanted: Position, segment_size: SegmentSize) -> ArchiverFailure {
-        let oldest = connect_ordinary(self.server, Limits::default())
-            .and_then(|connection| oldest_segment(&connection));
-        ArchiverFailure::Removed {
-            server: self.server.name.clone(),
-            wanted,
-            oldest: position_of(oldest.ok().flatten(), segment_size),
-        }
     }
 }
 
-fn position_of(name: Option<String>, segment_size: SegmentSize) -> Option<Position> {
-    let name = WalName::parse(&name?).ok()?;
-    Position::of_name(&name, segment_size)
-}
-
-/// Refuses to begin what the server cannot deliver: `pg_receivewal` would fail once a minute, and
-/// nobody would be told what is missing.
-fn check_available(
+/// What receives from this server, as configured.
+pub(super) fn receiver(
     server: &ServerConfig,
     source: &Source,
-    slot: Option<&ReplicationSlot>,
-    next: &Position,
-) -> Result<(), ArchiverFailure> {
-    let lost = slot.filter(|slot| slot.wal_status.as_deref() == Some("lost"));
-    let kept = slot.and_then(|slot| slot.restart_lsn);
-    if lost.is_none() && kept.is_some_and(|kept| kept <= next.start) {
-        return Ok(());
-    }
-    let oldest = oldest_segment(&source.ordinary)?;
-    let oldest = position_of(oldest, source.status.segment_size);
-    let server = server.name.clone();
-    let wanted = next.clone();
-    match (lost, &oldest) {
-        (Some(slot), _) => Err(ArchiverFailure::SlotLost {
-            server,
-            slot: slot.name.clone(),
-            wanted,
-            oldest,
-        }),
-        (None, Some(there)) if there.start > next.start => Err(ArchiverFailure::Removed {
-            server,
-            wanted,
-            oldest,
-        }),
-        _ => Ok(()),
-    }
+) -> Result<Box<dyn Receiver>, ArchiverFailure> {
+    Ok(match server.own.receiver {
+        ReceiverKind::Builtin => Box::new(Builtin),
+        ReceiverKind::PgReceivewal => Box::new(PgReceivewal::for_server(
+            server.path_prefix.as_deref(),
+            source.status.version,
+        )?),
+    })
 }
 
 /// What the receiver is to do.
 fn task<'a>(
     server: &'a ServerConfig,
     source: &Source,
+    start: Position,
     meter: &'a Meter,
 ) -> Result<Task<'a>, ArchiverFailure> {
     let conninfo = server.streaming_conninfo.as_deref().unwrap_or_default();
@@ -353,6 +395,9 @@ fn task<'a>(
         slot_name: server.slot_name.as_deref(),
         directory: &server.streaming_wals_directory,
         synchronous,
+        start,
+        segment_size: source.status.segment_size,
+        system_identifier: source.identity.system_identifier,
         meter,
     })
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::measurements::Hole;
 use crate::config::ServerConfig;
 use crate::durable;
 
@@ -24,6 +25,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
 /// A run that lasted as long as this was a good one, however it ended.
 const GOOD_RUN: Duration = Duration::from_secs(60);
+
+/// How many holes are remembered.
+const HOLES_MAX: usize = 100;
 
 /// How a run of the receiver ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,11 @@ pub struct ReceiverState {
     /// Runs in a row that failed within a minute. The next good one, or a repair such as
     /// `receive-wal --reset`, sets it to 0.
     pub consecutive_failures: u32,
+    /// The newest timeline that WAL was received of; an older one is refused until
+    /// `receive-wal --reset`.
+    pub timeline: Option<u32>,
+    /// What WAL was missed, oldest first; the last 100 of them.
+    pub holes: Vec<Hole>,
     /// Before this `cron` does not start the receiver; see [`ReceiverState::may_start_at`].
     pub retry_at: Option<Timestamp>,
 }
@@ -114,6 +123,19 @@ impl ReceiverState {
     /// WAL arrives.
     pub(super) fn stream(&mut self, now: Timestamp) {
         self.streaming_since = Some(now);
+    }
+
+    /// No WAL arrives until the connection is there again.
+    pub(super) fn lose(&mut self) {
+        self.streaming_since = None;
+    }
+
+    /// WAL is missing that will never be received.
+    pub(super) fn add_hole(&mut self, hole: Hole) {
+        if self.holes.len() >= HOLES_MAX {
+            self.holes.remove(0);
+        }
+        self.holes.push(hole);
     }
 
     /// A run has ended: by a failure after this time, or because it was asked to (`None`).
