@@ -2,6 +2,7 @@
 //! agree.
 
 mod bad_days;
+mod builtin;
 mod handover;
 mod measures;
 mod reset;
