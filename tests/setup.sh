@@ -38,6 +38,7 @@ missing_packages() {
 /usr/lib/python3*/ensurepip python3-venv
 /usr/bin/python3 python3
 cc gcc
+c++ g++
 make make
 /usr/share/perl/*/FindBin.pm perl
 gpg gnupg

@@ -34,6 +34,7 @@
 //! | `inspection` | do `list-wals`, `verify-wals` and `check-wal-archive` see what is there, damaged, missing? |
 //! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
+//! | `fuzz` | does the decoder of replication messages hold against whatever a peer sends? |
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -58,6 +59,7 @@ mod cron;
 mod errors_directory;
 mod faults;
 mod forced_command;
+mod fuzz;
 mod get_wal;
 mod harness;
 mod hooks;

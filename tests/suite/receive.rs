@@ -4,8 +4,11 @@
 mod bad_days;
 mod builtin;
 mod handover;
+mod hostile;
 mod measures;
+mod promises;
 mod reset;
 mod running;
 mod slots;
 mod support;
+mod survival;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::PathBuf;
 
+use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
 use crate::support::tool::{Run, Walarch, wait_for};
 use crate::support::trace::{CHANGING, Call, traced};
@@ -74,7 +75,7 @@ impl Scenario {
         for (name, mut counts) in kinds {
             counts.sort_unstable();
             counts.dedup();
-            if std::env::var_os("WALARCH_FULL_SWEEP").is_none() {
+            if !is_full_sweep() {
                 let last = counts.len() - 1;
                 counts = [0, last / 2, last].map(|at| counts[at]).to_vec();
                 counts.dedup();

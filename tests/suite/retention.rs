@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::compare::{HOOK_LOGGER, hook_log};
 use crate::support::decode::decode;
+use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, mode, names, put, put_at, tree};
 use crate::support::order::is_wal_name;
 use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
@@ -486,7 +487,7 @@ fn sweep(options: &[(&str, &str)]) {
 
 /// All of them in a full sweep, else the first, the last and one between.
 fn picks(count: usize) -> Vec<usize> {
-    if std::env::var_os("WALARCH_FULL_SWEEP").is_some() {
+    if is_full_sweep() {
         return (1..=count).collect();
     }
     let mut picks = vec![1, count.div_ceil(2), count];

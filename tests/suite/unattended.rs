@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::support::background::{kill_all, running_in, settle};
 use crate::support::decode::decode_with_tools;
+use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Barman, Walarch, finish, start, wait_for};
@@ -239,7 +240,7 @@ fn everything_is_archived_though_everything_was_killed_on_a_newer_postgresql() {
 
 impl Bar {
     fn new(major: Major) -> Self {
-        let full = std::env::var_os("WALARCH_FULL_SWEEP").is_some();
+        let full = is_full_sweep();
         Bar {
             major,
             segment_size_mib: if full { 16 } else { 1 },

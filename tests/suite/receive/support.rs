@@ -29,6 +29,19 @@ pub fn shared() -> Arc<Postgres> {
     postgres
 }
 
+/// What receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    PgReceivewal,
+    Builtin,
+}
+
+/// A home that receives in this way.
+pub fn home_of(way: Way, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
+    let receiver = way.receiver();
+    home(postgres, slot, more).walarch_toml(&format!("[walarch]\nreceiver = \"{receiver}\"\n"))
+}
+
 /// The options of a server `main` that streams from here with this slot.
 pub fn options(postgres: &Postgres, slot: &str) -> Vec<(&'static str, String)> {
     vec![
@@ -61,6 +74,57 @@ pub fn home_with_slot(postgres: &Postgres, slot: &str, more: &[(&'static str, &s
     home.run(&["receive-wal", "--create-slot", "main"]).exits(0);
     home
 }
+
+impl Way {
+    /// As [`home`]; nothing leaves `streaming` by itself.
+    pub fn home(self, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
+        self.received_by(home(postgres, slot, more))
+    }
+
+    /// As [`home_with_slot`]; nothing leaves `streaming` by itself.
+    pub fn home_with_slot(
+        self,
+        postgres: &Postgres,
+        slot: &str,
+        more: &[(&'static str, &str)],
+    ) -> Home {
+        self.received_by(home_with_slot(postgres, slot, more))
+    }
+
+    /// A home, received into with this from now on.
+    pub fn received_by(self, home: Home) -> Home {
+        let receiver = self.receiver();
+        home.walarch_toml(&format!(
+            "[walarch]\nreceiver = \"{receiver}\"\narchive_while_receiving = false\n"
+        ))
+    }
+
+    /// As `walarch.toml` has it.
+    fn receiver(self) -> &'static str {
+        match self {
+            Way::PgReceivewal => "pg_receivewal",
+            Way::Builtin => "builtin",
+        }
+    }
+
+    /// A name that the same test with the other one does not use.
+    pub fn name(self, name: &str) -> String {
+        format!("{name}_{self:?}").to_lowercase()
+    }
+}
+
+/// Makes a test of each function, once for each receiver.
+macro_rules! with_each_receiver {
+    ($($test:ident)*) => {
+        mod with_pg_receivewal {
+            $(#[test] fn $test() { super::$test(super::Way::PgReceivewal) })*
+        }
+        mod with_builtin {
+            $(#[test] fn $test() { super::$test(super::Way::Builtin) })*
+        }
+    };
+}
+pub(crate) use with_each_receiver;
 
 /// A `receive-wal` that runs; killed when dropped.
 pub struct Receiving {
@@ -101,6 +165,12 @@ impl Receiving {
     #[track_caller]
     pub fn wait_until_it_prints(&self, words: &str) {
         wait_for(words, || self.output().contains(words).then_some(()));
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
     }
 
     /// The `pg_receivewal` that it runs.

@@ -366,10 +366,15 @@ impl Scenario {
     }
 }
 
+/// Whether the run shall take as long as it takes.
+pub fn is_full_sweep() -> bool {
+    std::env::var_os("WALARCH_FULL_SWEEP").is_some()
+}
+
 /// All targets in a full sweep; otherwise of each kind of call at each place the first, the last and one
 /// between.
 fn choose(targets: Vec<Target>) -> Vec<Target> {
-    if std::env::var_os("WALARCH_FULL_SWEEP").is_some() {
+    if is_full_sweep() {
         return targets;
     }
     let mut kinds: BTreeMap<(Place, String), Vec<Target>> = BTreeMap::new();

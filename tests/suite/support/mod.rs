@@ -17,9 +17,15 @@
 //! | `sshd` | an sshd on loopback: another host that is this one |
 //! | `trace` | the system calls of a run, recorded by strace |
 //! | `order` | whether those calls keep the commit protocol |
+//! | `wire` | PostgreSQL's protocol, as far as tests must speak it themselves |
+//! | `proxy` | a bad line between a receiver and a server, and a bad server behind it |
+//! | `writers` | clients who commit rows, and write down what they were promised |
+//! | `chance` | instants and sizes that nobody chose, but that can be had again |
+//! | `promises` | whether a receiver told the server only of WAL that outlasts a crash |
 //! | `faults` | the same run killed at, or failed in, each of its calls |
 
 pub mod background;
+pub mod chance;
 pub mod cluster;
 pub mod compare;
 pub mod decode;
@@ -30,8 +36,12 @@ pub mod life;
 pub mod monitored;
 pub mod order;
 pub mod postgres;
+pub mod promises;
+pub mod proxy;
 pub mod sshd;
 pub mod tarball;
 pub mod tool;
 pub mod trace;
 pub mod wal;
+pub mod wire;
+pub mod writers;

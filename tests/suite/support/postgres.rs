@@ -141,6 +141,19 @@ impl Postgres {
         fs::write(self.data().join("postgresql.auto.conf"), text).unwrap();
     }
 
+    /// From now on a commit returns only when a receiver has it, besides these settings. Whether anybody waits for it
+    /// a receiver asks when it starts.
+    pub fn wait_for_receiver_at_commit(&self, settings: &str) {
+        self.configure(&format!(
+            "{settings}synchronous_commit = on\nsynchronous_standby_names = 'barman_receive_wal'\n"
+        ));
+        self.sql("SELECT pg_reload_conf()");
+        wait_for("the setting", || {
+            let names = self.ask("SHOW synchronous_standby_names");
+            (names == "barman_receive_wal").then_some(())
+        });
+    }
+
     /// Where this PostgreSQL's programs are.
     pub fn bin(&self) -> &Path {
         &self.bin
@@ -203,13 +216,18 @@ impl Postgres {
 
     /// Starts the server and waits until it answers.
     pub fn run(&mut self) {
-        self.server = Some(self.spawn("postgres", &["-D", self.data().to_str().unwrap()]));
+        let mut server = self.spawn("postgres", &["-D", self.data().to_str().unwrap()]);
         wait_for("the server", || {
+            if let Some(status) = server.try_wait().unwrap() {
+                let log = fs::read_to_string(self.log_file()).unwrap();
+                panic!("the server ended with {status}:\n{log}");
+            }
             let ready = self
                 .command("pg_isready", &["-q", "-h", self.socket()])
                 .status();
             ready.unwrap().success().then_some(())
         });
+        self.server = Some(server);
     }
 
     /// A regular stop, which waits until receivers have got everything.

@@ -31,8 +31,10 @@ pub struct Call {
     pub begin: usize,
     pub end: usize,
     pub succeeded: bool,
-    /// Whether strace made it fail.
+    /// Whether strace made up the result.
     pub injected: bool,
+    /// What it returned, if that was a number.
+    pub returned: Option<u64>,
 }
 
 /// What a call does to the file system.
@@ -178,6 +180,20 @@ impl Call {
         selectors
     }
 
+    /// A number among the arguments.
+    pub fn number(&self, index: usize) -> Option<u64> {
+        self.argument(index).parse().ok()
+    }
+
+    /// The bytes of an argument that strace shows in quotation marks, as many as it shows.
+    pub fn bytes(&self, index: usize) -> Vec<u8> {
+        let text = self.argument(index).trim_end_matches("...");
+        let text = text
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'));
+        unescaped(text.unwrap_or_default())
+    }
+
     fn argument(&self, index: usize) -> &str {
         self.arguments.get(index).map_or("", String::as_str)
     }
@@ -212,7 +228,8 @@ impl Call {
         })
     }
 
-    fn fd(&self, index: usize) -> Option<PathBuf> {
+    /// The path behind a descriptor among the arguments.
+    pub fn fd(&self, index: usize) -> Option<PathBuf> {
         descriptor(self.argument(index))
     }
 
@@ -249,6 +266,38 @@ fn quoted(argument: &str) -> Option<String> {
     )
 }
 
+/// What C's escape sequences stand for.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::new();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let octal = after
+            .iter()
+            .take(3)
+            .take_while(|byte| matches!(byte, b'0'..=b'7'));
+        let digits = octal.count();
+        let (escape, after) = after.split_at(digits.max(1));
+        rest = after;
+        bytes.push(match escape {
+            b"n" => b'\n',
+            b"r" => b'\r',
+            b"t" => b'\t',
+            b"v" => 0x0B,
+            b"f" => 0x0C,
+            digits if digits[0].is_ascii_digit() => digits
+                .iter()
+                .fold(0, |byte, digit| byte << 3 | (digit - b'0')),
+            other => other[0],
+        });
+    }
+    bytes
+}
+
 /// Runs the tool under strace with these further options; the calls come in the order of their return.
 pub fn traced(tool: Tool, home: &Home, arguments: &[&str], options: &[String]) -> (Run, Vec<Call>) {
     traced_with(tool, home, arguments, options, Stdio::null())
@@ -262,22 +311,38 @@ pub fn traced_with(
     options: &[String],
     input: Stdio,
 ) -> (Run, Vec<Call>) {
-    let file = home.root().join("trace");
+    let mut command = traced_command(tool, home, arguments, options);
+    let run = finish(start_with(&mut command, input), Duration::from_secs(180));
+    (run, take_calls(home))
+}
+
+/// The tool under strace, for whoever starts it; afterwards, [`take_calls`].
+pub fn traced_command(tool: Tool, home: &Home, arguments: &[&str], options: &[String]) -> Command {
     let mut command = in_home(Command::new("strace"), home);
     // 3000 characters show the whole of a group's xlogdb lines.
     command
         .args(["-f", "-y", "-qq", "-s", "3000", "-o"])
-        .arg(&file);
+        .arg(trace_file(home));
     command.args(options);
     command
         .arg(tool.program())
         .arg("-c")
         .arg(home.config_file())
         .args(arguments);
-    let run = finish(start_with(&mut command, input), Duration::from_secs(180));
+    command
+}
+
+/// Where a traced command writes its calls while it runs.
+pub fn trace_file(home: &Home) -> PathBuf {
+    home.root().join("trace")
+}
+
+/// The calls of a traced command that has ended.
+pub fn take_calls(home: &Home) -> Vec<Call> {
+    let file = trace_file(home);
     let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
     fs::remove_file(&file).unwrap();
-    (run, parse(&text))
+    parse(&text)
 }
 
 /// Records every changing call of a run.
@@ -320,6 +385,7 @@ fn call(thread: u32, begin: usize, end: usize, text: &str) -> Option<Call> {
     let result = result.trim_start_matches([')', ' ', '=']);
     let succeeded = result.starts_with(|first: char| first.is_ascii_digit());
     let injected = result.ends_with("(INJECTED)");
+    let returned = result.split(['<', ' ']).next().unwrap().parse().ok();
     Some(Call {
         thread,
         name: name.to_owned(),
@@ -328,6 +394,7 @@ fn call(thread: u32, begin: usize, end: usize, text: &str) -> Option<Call> {
         end,
         succeeded,
         injected,
+        returned,
     })
 }
 

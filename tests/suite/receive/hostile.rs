@@ -1,0 +1,489 @@
+//! A receiver whose way to the server is bad, and one whose server is not what it seems: nothing is written out of
+//! place, nothing is missing afterwards, and nobody is told of WAL that is not there.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::support::{Receiving, SETTINGS, Way, home_of, received, streaming, wait_for_segments};
+use crate::support::chance::Chance;
+use crate::support::faults::is_full_sweep;
+use crate::support::home::{Home, names};
+use crate::support::postgres::{Major, Postgres};
+use crate::support::proxy::{Answer, Mischief, Passage, Proxy};
+use crate::support::tool::{Walarch, wait_for};
+use crate::support::wire::{Frame, position};
+use crate::support::writers::Writers;
+
+const SEGMENT: u64 = 1 << 20;
+
+/// A server with small segments that keeps its WAL.
+fn server() -> Postgres {
+    Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
+        format!("{SETTINGS}wal_keep_size = 1GB\n")
+    })
+}
+
+/// A home that streams through the proxy.
+fn home_behind(proxy: &Proxy, way: Way, postgres: &Postgres, slot: &str) -> Home {
+    home_of(
+        way,
+        postgres,
+        slot,
+        &[
+            ("create_slot", "auto"),
+            ("streaming_conninfo", &proxy.conninfo()),
+        ],
+    )
+}
+
+/// Everything that was received is the server's, and no name is there that PostgreSQL would not give.
+#[track_caller]
+fn assert_nothing_is_out_of_place(postgres: &Postgres, home: &Home, what: &str) {
+    let pg_wal = postgres.data().join("pg_wal");
+    for name in names(&home.streaming()) {
+        let ours = fs::read(home.streaming().join(&name)).unwrap();
+        let segment = name.strip_suffix(".partial").unwrap_or(&name);
+        let theirs = fs::read(pg_wal.join(segment));
+        let written = match ours.iter().rposition(|byte| *byte != 0) {
+            // A segment that nothing was written to may be one that the server has not begun.
+            None if name.ends_with(".partial") => continue,
+            last => last.map_or(0, |last| last + 1),
+        };
+        let theirs = theirs.unwrap_or_else(|error| panic!("{what}: {name}: {error}"));
+        let compared = if segment == name { ours.len() } else { written };
+        assert!(
+            ours.len() == theirs.len(),
+            "{what}: {} bytes in {name}",
+            ours.len()
+        );
+        assert!(
+            ours[..compared] == theirs[..compared],
+            "{what}: {name} differs"
+        );
+    }
+}
+
+/// Waits until all of the server's segments up to this one are here.
+#[track_caller]
+fn wait_for_all(home: &Home, first: &str, last: &str, mut look: impl FnMut()) {
+    let number = |name: &str| u64::from_str_radix(&name[16..], 16).unwrap();
+    let count = usize::try_from(number(last) - number(first) + 1).unwrap();
+    wait_for("all segments", || {
+        look();
+        let segments = received(home);
+        let segments = segments
+            .iter()
+            .filter(|name| first <= name.as_str() && name.as_str() <= last);
+        (segments.count() == count).then_some(())
+    });
+}
+
+/// Delays messages, and cuts the connection behind so many bytes, wherever that is, until it has done so often enough.
+struct Weather {
+    chance: Chance,
+    left: usize,
+    cuts_to_come: Arc<AtomicUsize>,
+}
+
+impl Mischief for Weather {
+    fn pass(&mut self, frame: &Frame) -> Passage {
+        if frame.kind != b'd' || self.cuts_to_come.load(Ordering::Relaxed) == 0 {
+            return Passage::On;
+        }
+        if self.chance.once_in(20) {
+            self.chance.sleep_below(20);
+        }
+        let size = frame.body.len() + 5;
+        if self.left < size {
+            self.cuts_to_come.fetch_sub(1, Ordering::Relaxed);
+            return Passage::Cut(self.left);
+        }
+        self.left -= size;
+        Passage::On
+    }
+}
+
+#[track_caller]
+fn assert_survives_bad_weather(way: Way) {
+    let postgres = server();
+    Writers::prepare(&postgres);
+    let mut seeds = Chance::new();
+    let cuts_to_come = Arc::new(AtomicUsize::new(0));
+    let cuts = cuts_to_come.clone();
+    let proxy = Proxy::start(&postgres, move |_| {
+        let mut chance = Chance::from_seed(seeds.below(1 << 30));
+        let bits = 4 + chance.below(16);
+        Box::new(Weather {
+            left: usize::try_from(chance.below(1 << bits)).unwrap(),
+            chance,
+            cuts_to_come: cuts.clone(),
+        })
+    });
+    let home = home_behind(&proxy, way, &postgres, "weather");
+    let mut receiving = streaming(&home);
+    let first = postgres.fill_segment();
+    // Before that there was no place that anybody could go on from.
+    wait_for_segments(&home, &[&first]);
+    cuts_to_come.store(if is_full_sweep() { 200 } else { 12 }, Ordering::Relaxed);
+    let writers = Writers::start(&postgres, 2);
+    wait_for("the end of the storm", || {
+        again(&mut receiving, way, &home);
+        (cuts_to_come.load(Ordering::Relaxed) == 0).then_some(())
+    });
+    writers.end();
+    let last = postgres.fill_segment();
+    wait_for_all(&home, &first, &last, || again(&mut receiving, way, &home));
+    assert_nothing_is_out_of_place(&postgres, &home, "bad weather");
+    receiving.end_by(Signal::SIGINT).exits(0);
+    for report in proxy.reports() {
+        assert!(report.flushed <= report.written, "{report:?}");
+    }
+}
+
+/// Starts it once more if this is one that gives up when it loses its server.
+#[track_caller]
+fn again(receiving: &mut Receiving, way: Way, home: &Home) {
+    if receiving.has_ended() {
+        let output = receiving.output();
+        assert!(!output.contains("panicked"), "{output}");
+        assert!(way == Way::PgReceivewal, "it ended: {output}");
+        *receiving = Receiving::start(Walarch, home);
+    }
+}
+
+#[test]
+fn a_line_that_is_slow_and_breaks_anywhere_costs_pg_receivewal_nothing() {
+    assert_survives_bad_weather(Way::PgReceivewal);
+}
+
+/// What a peer sends once it is asked to stream.
+type Script = Vec<u8>;
+
+/// The server's WAL, for whoever wants to send it in its place.
+struct Source {
+    pg_wal: std::path::PathBuf,
+}
+
+impl Source {
+    /// WAL from this position on.
+    fn wal(&self, start: u64, size: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut at = start;
+        while at < start + size {
+            let (number, offset) = (at / SEGMENT, at % SEGMENT);
+            let segment = format!("00000001{:08X}{:08X}", number >> 12, number & 0xFFF);
+            let segment = fs::read(self.pg_wal.join(segment)).unwrap();
+            let part = (start + size - at).min(SEGMENT - offset);
+            let (offset, end) = (offset as usize, (offset + part) as usize);
+            bytes.extend_from_slice(&segment[offset..end]);
+            at += part;
+        }
+        bytes
+    }
+
+    /// The server's own bytes in a message as it would send them.
+    fn sound(&self, start: u64, size: u64) -> Vec<u8> {
+        data(start, start + size, &self.wal(start, size))
+    }
+}
+
+fn copy_data(body: &[u8]) -> Vec<u8> {
+    Frame::new(b'd', body).bytes()
+}
+
+/// A message with WAL.
+fn data(start: u64, server_end: u64, wal: &[u8]) -> Vec<u8> {
+    let numbers = [start, server_end, 7].map(u64::to_be_bytes).concat();
+    copy_data(&[b"w", &numbers[..], wal].concat())
+}
+
+fn keepalive(server_end: u64, clock: i64, reply: u8) -> Vec<u8> {
+    let body = [
+        &b"k"[..],
+        &server_end.to_be_bytes(),
+        &clock.to_be_bytes(),
+        &[reply],
+    ];
+    copy_data(&body.concat())
+}
+
+const COPY_BOTH: [u8; 8] = [b'W', 0, 0, 0, 7, 0, 0, 0];
+const COPY_DONE: [u8; 5] = [b'c', 0, 0, 0, 4];
+const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
+
+/// One row of text values under these names, and the end of the statement.
+fn row(columns: &[(&str, &str)]) -> Vec<u8> {
+    let count = u16::try_from(columns.len()).unwrap().to_be_bytes();
+    let (mut names, mut values) = (count.to_vec(), count.to_vec());
+    for (name, value) in columns {
+        names.extend(name.as_bytes());
+        // Zero byte; no table, column 0, type text of any size, as text.
+        names.extend([
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
+        ]);
+        values.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+        values.extend(value.as_bytes());
+    }
+    let frames = [Frame::new(b'T', names), Frame::new(b'D', values)];
+    let mut bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
+    bytes.extend(end_of_statement());
+    bytes
+}
+
+fn end_of_statement() -> Vec<u8> {
+    [Frame::new(b'C', *b"SELECT 1\0").bytes(), READY.to_vec()].concat()
+}
+
+/// What the server says at the end of a timeline.
+fn end_of_timeline(next: &str, position: &str) -> Vec<u8> {
+    let columns = [("next_tli", next), ("next_tli_startpos", position)];
+    [COPY_DONE.to_vec(), row(&columns)].concat()
+}
+
+fn refusal() -> Vec<u8> {
+    Frame::new(b'E', *b"SFATAL\0C57P01\0Mgo away\0\0").bytes()
+}
+
+/// What a peer may say once `START_REPLICATION` has been accepted at this position.
+fn malformed(source: &Source, start: u64) -> Vec<(&'static str, Script)> {
+    let page = 8192;
+    let garbage = vec![0xEE; page as usize];
+    let sound = || source.sound(start, page);
+    let then = |bytes: Vec<u8>| [sound(), bytes].concat();
+    vec![
+        ("nothing in it", copy_data(b"")),
+        ("an unknown kind", copy_data(b"z1234567890")),
+        ("a kind for logical replication", copy_data(b"s")),
+        ("half a header", copy_data(&[b'w', 0, 0, 0])),
+        ("no WAL", data(start, start, b"")),
+        ("half a keepalive", copy_data(&[b'k', 0, 0])),
+        ("more than a keepalive", copy_data(&[b'k'; 100])),
+        (
+            "earlier WAL than asked for",
+            data(start - page, start, &garbage),
+        ),
+        ("the first position of all", data(0, start, &garbage)),
+        (
+            "the last position of all",
+            data(u64::MAX - 100, u64::MAX, &garbage),
+        ),
+        (
+            "a page later",
+            data(start + page, start + 2 * page, &garbage),
+        ),
+        (
+            "a segment later",
+            data(start + SEGMENT, start + SEGMENT, &garbage),
+        ),
+        (
+            "a byte later, in the middle",
+            then(data(start + page + 1, start, &garbage)),
+        ),
+        (
+            "a byte earlier, other bytes",
+            then(data(start + page - 1, start, &garbage)),
+        ),
+        (
+            "the same again, other bytes",
+            then(data(start, start + page, &garbage)),
+        ),
+        (
+            "far back, in the middle",
+            then(data(start - SEGMENT, start, &garbage)),
+        ),
+        (
+            "a length that never comes",
+            then(vec![b'd', 0x7F, 0xFF, 0xFF, 0xFF, b'w']),
+        ),
+        (
+            "a negative length",
+            then(vec![b'd', 0xFF, 0xFF, 0xFF, 0xFF, b'w']),
+        ),
+        (
+            "a length that does not count itself",
+            then(vec![b'd', 0, 0, 0, 2, b'w']),
+        ),
+        ("an unknown message", then(Frame::new(b'@', *b"?").bytes())),
+        (
+            "a row without a statement",
+            then(Frame::new(b'D', *b"\0\x01").bytes()),
+        ),
+        ("an error", then(refusal())),
+        ("the end of the copy and no more", then(COPY_DONE.to_vec())),
+        (
+            "no next timeline",
+            then([COPY_DONE.to_vec(), end_of_statement()].concat()),
+        ),
+        (
+            "a timeline that is no number",
+            then(end_of_timeline("two", "0/1000000")),
+        ),
+        ("timeline 0", then(end_of_timeline("0", "0/1000000"))),
+        ("the same timeline", then(end_of_timeline("1", "0/1000000"))),
+        (
+            "a negative timeline",
+            then(end_of_timeline("-2", "0/1000000")),
+        ),
+        (
+            "a timeline too large",
+            then(end_of_timeline("4294967296", "0/1000000")),
+        ),
+        (
+            "an end that is no position",
+            then(end_of_timeline("2", "../..")),
+        ),
+        (
+            "an end before the beginning",
+            then(end_of_timeline("2", "0/28")),
+        ),
+        (
+            "an end that was not reached",
+            then(end_of_timeline("2", "FFFFFFFF/FFFFFFFF")),
+        ),
+        (
+            "one column",
+            then([COPY_DONE.to_vec(), row(&[("next_tli", "2")])].concat()),
+        ),
+        (
+            "a keepalive from the end of time",
+            then(
+                [
+                    keepalive(u64::MAX, i64::MAX, 1),
+                    keepalive(0, i64::MIN, 1),
+                    data(start + page, u64::MAX, &source.wal(start + page, page)),
+                    keepalive(0, -1, 0),
+                    refusal(),
+                ]
+                .concat(),
+            ),
+        ),
+        (
+            "a flood of questions",
+            then([keepalive(start, 7, 1).repeat(20_000), refusal()].concat()),
+        ),
+    ]
+}
+
+/// Plays a script when it is first asked to stream, and is honest afterwards.
+struct Impostor {
+    number: usize,
+    source: Arc<Source>,
+    /// Which of the scripts; the connection that it was played on.
+    script: usize,
+    played: Arc<Mutex<Option<(usize, u64)>>>,
+}
+
+impl Mischief for Impostor {
+    fn answer(&mut self, sql: &str) -> Option<Answer> {
+        let mut played = self.played.lock().unwrap();
+        if played.is_some() || !sql.starts_with("START_REPLICATION") {
+            return None;
+        }
+        let start = start_of(sql);
+        *played = Some((self.number, start));
+        let script = malformed(&self.source, start).swap_remove(self.script).1;
+        let bytes = [&COPY_BOTH[..], &script].concat();
+        Some(Answer::AndCut(bytes, Duration::from_millis(500)))
+    }
+}
+
+/// The position in `START_REPLICATION SLOT x PHYSICAL 0/1000000 TIMELINE 1`.
+fn start_of(sql: &str) -> u64 {
+    let position_of = |word: &&str| word.contains('/');
+    position(sql.split_whitespace().find(position_of).unwrap())
+}
+
+/// A receiver and the script that its server plays.
+struct Scene {
+    name: &'static str,
+    proxy: Proxy,
+    home: Home,
+    receiving: Receiving,
+    played: Arc<Mutex<Option<(usize, u64)>>>,
+}
+
+impl Scene {
+    fn begin(postgres: &Postgres, source: &Arc<Source>, script: usize, name: &'static str) -> Self {
+        let played = Arc::<Mutex<Option<(usize, u64)>>>::default();
+        let (theirs, source) = (played.clone(), source.clone());
+        let proxy = Proxy::start(postgres, move |number| {
+            Box::new(Impostor {
+                number,
+                source: source.clone(),
+                script,
+                played: theirs.clone(),
+            })
+        });
+        let home = home_behind(&proxy, Way::Builtin, postgres, &format!("script_{script}"));
+        let receiving = Receiving::start(Walarch, &home);
+        Self {
+            name,
+            proxy,
+            home,
+            receiving,
+            played,
+        }
+    }
+
+    #[track_caller]
+    fn assert_unharmed(&mut self, postgres: &Postgres) {
+        let name = self.name;
+        let output = format!("{}{}", self.receiving.output(), self.home.log());
+        assert!(!output.contains("panicked"), "{name}: {output}");
+        assert!(!self.receiving.has_ended(), "{name}: it ended: {output}");
+        assert_nothing_is_out_of_place(postgres, &self.home, name);
+        // No script has more than two sound pages.
+        let Some((connection, start)) = *self.played.lock().unwrap() else {
+            return;
+        };
+        for report in self.proxy.reports() {
+            let last = report.flushed.max(report.written);
+            let is_true = report.connection != connection || last <= start + 2 * 8192;
+            assert!(is_true, "{name}: {report:?}");
+        }
+    }
+}
+
+#[test]
+fn malformed_replication_messages_do_no_harm_and_are_got_over() {
+    let postgres = server();
+    let fill =
+        || postgres.sql("SELECT pg_logical_emit_message(true, 'filler', repeat('walarch', 20000))");
+    fill();
+    let source = Arc::new(Source {
+        pg_wal: postgres.data().join("pg_wal"),
+    });
+    let scripts: Vec<&str> = malformed(&source, SEGMENT)
+        .iter()
+        .map(|(name, _)| *name)
+        .collect();
+    let scripts: Vec<(usize, &str)> = scripts.into_iter().enumerate().collect();
+    for some in scripts.chunks(12) {
+        let begin = |(script, name): &(usize, &'static str)| {
+            Scene::begin(&postgres, &source, *script, name)
+        };
+        let mut scenes: Vec<Scene> = some.iter().map(begin).collect();
+        for scene in &mut scenes {
+            wait_for(scene.name, || scene.played.lock().unwrap().map(drop));
+        }
+        thread::sleep(Duration::from_millis(700));
+        for scene in &mut scenes {
+            scene.assert_unharmed(&postgres);
+        }
+        let segment = postgres.fill_segment();
+        fill();
+        for mut scene in scenes {
+            wait_for(scene.name, || {
+                scene.assert_unharmed(&postgres);
+                scene.home.streaming().join(&segment).exists().then_some(())
+            });
+            scene.assert_unharmed(&postgres);
+            scene.receiving.end_by(Signal::SIGINT).exits(0);
+        }
+    }
+}

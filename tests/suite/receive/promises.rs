@@ -1,0 +1,60 @@
+//! Is the server told only of WAL that outlasts a crash? Asked of the system calls of a receiver that commits wait for.
+
+use super::support::{Receiving, SETTINGS, Way, home_of, receive_wal};
+use crate::support::postgres::{Major, Postgres};
+use crate::support::promises::{Promises, TRACED, judge};
+use crate::support::tool::{Walarch, wait_for};
+use crate::support::trace::{QUICK, take_calls, traced_command};
+use crate::support::writers::Writers;
+
+/// Lets a receiver serve so many commits under strace with this option besides, and judges what it said.
+fn promises(way: Way, option: &str, commits: usize) -> Promises {
+    let postgres = Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
+        format!("{SETTINGS}wal_keep_size = 1GB\n")
+    });
+    Writers::prepare(&postgres);
+    let home = home_of(way, &postgres, "promises", &[("create_slot", "auto")]);
+    postgres.wait_for_receiver_at_commit(&format!("{SETTINGS}wal_keep_size = 1GB\n"));
+    let trace = format!("trace={TRACED}");
+    let options = ["-s", "300", "-e", &trace, option];
+    let options = options.map(str::to_owned);
+    let command = traced_command(Walarch, &home, &["receive-wal", "main"], &options);
+    let mut receiving = Receiving::start_command(command, &home);
+    let writers = Writers::start(&postgres, 8);
+    wait_for("commits", || {
+        assert!(!receiving.has_ended(), "{}", receiving.output());
+        (writers.count() >= commits).then_some(())
+    });
+    let promised = writers.end().position;
+    receive_wal(Walarch, &home, &["--stop"]).exits(0);
+    receiving.end();
+    let promises = judge(&take_calls(&home), &home.streaming(), 1 << 20);
+    assert!(
+        promises.last_flushed >= promised,
+        "{promises:?}, {promised:X}"
+    );
+    promises
+}
+
+#[test]
+fn what_is_reported_as_flushed_outlasts_a_crash() {
+    let promises = promises(Way::Builtin, QUICK, 600);
+    assert!(promises.reports > 50, "{}", promises.reports);
+    assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
+}
+
+#[test]
+fn pg_receivewal_reports_as_flushed_what_is() {
+    let promises = promises(Way::PgReceivewal, QUICK, 600);
+    assert!(promises.reports > 50, "{}", promises.reports);
+    assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
+}
+
+/// What finds nothing here would find nothing anywhere.
+#[test]
+fn a_receiver_that_does_not_flush_is_caught() {
+    // It believes that it does.
+    let lie = "--inject=fsync,fdatasync:retval=0";
+    let promises = promises(Way::PgReceivewal, lie, 300);
+    assert!(!promises.broken.is_empty(), "{promises:?}");
+}
