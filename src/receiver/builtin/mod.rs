@@ -38,6 +38,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub struct Builtin;
 
+/// The first version whose WAL it receives, as a number.
+const OLDEST_SERVER_VERSION: i32 = 100_000;
+
+impl Builtin {
+    /// Whether it can receive from a server of this version, as a number (150018 for 15.18).
+    pub fn is_compatible_with(server_version: i32) -> bool {
+        server_version >= OLDEST_SERVER_VERSION
+    }
+}
+
 impl Receiver for Builtin {
     fn name(&self) -> &'static str {
         "builtin"
