@@ -33,7 +33,10 @@ pub fn shared() -> Arc<Postgres> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     PgReceivewal,
+    /// Into `streaming`, where it stays.
     Builtin,
+    /// And on into the archive.
+    BuiltinAndArchive,
 }
 
 /// A home that receives in this way.
@@ -41,7 +44,9 @@ pub fn home_of(way: Way, postgres: &Postgres, slot: &str, more: &[(&'static str,
     let home = home(postgres, slot, more);
     match way {
         Way::PgReceivewal => home,
-        Way::Builtin => home.walarch_toml("[walarch]\nreceiver = \"builtin\"\n"),
+        Way::Builtin => home
+            .walarch_toml("[walarch]\nreceiver = \"builtin\"\narchive_while_receiving = false\n"),
+        Way::BuiltinAndArchive => home.walarch_toml("[walarch]\nreceiver = \"builtin\"\n"),
     }
 }
 

@@ -204,7 +204,7 @@ fn thoroughness() -> (u32, usize) {
 #[test]
 fn no_promised_commit_is_lost() {
     let (kills, commits) = thoroughness();
-    assert_survives(Way::Builtin, kills, commits);
+    assert_survives(Way::BuiltinAndArchive, kills, commits);
 }
 
 #[test]
