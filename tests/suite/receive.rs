@@ -12,3 +12,4 @@ mod running;
 mod slots;
 mod support;
 mod survival;
+mod takeover;
