@@ -83,6 +83,59 @@ pub fn home_with_slot(postgres: &Postgres, slot: &str, more: &[(&'static str, &s
     home
 }
 
+/// What `receive-wal` receives with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    PgReceivewal,
+    Builtin,
+}
+
+impl Kind {
+    /// As [`home`]; nothing leaves `streaming` by itself.
+    pub fn home(self, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
+        self.received_by(home(postgres, slot, more))
+    }
+
+    /// As [`home_with_slot`]; nothing leaves `streaming` by itself.
+    pub fn home_with_slot(
+        self,
+        postgres: &Postgres,
+        slot: &str,
+        more: &[(&'static str, &str)],
+    ) -> Home {
+        self.received_by(home_with_slot(postgres, slot, more))
+    }
+
+    /// A home, received into with this from now on.
+    pub fn received_by(self, home: Home) -> Home {
+        let receiver = match self {
+            Kind::PgReceivewal => "pg_receivewal",
+            Kind::Builtin => "builtin",
+        };
+        home.walarch_toml(&format!(
+            "[walarch]\nreceiver = \"{receiver}\"\narchive_while_receiving = false\n"
+        ))
+    }
+
+    /// A name that the same test with the other one does not use.
+    pub fn name(self, name: &str) -> String {
+        format!("{name}_{self:?}").to_lowercase()
+    }
+}
+
+/// Makes a test of each function, once for each receiver.
+macro_rules! with_each_receiver {
+    ($($test:ident)*) => {
+        mod with_pg_receivewal {
+            $(#[test] fn $test() { super::$test(super::Kind::PgReceivewal) })*
+        }
+        mod with_builtin {
+            $(#[test] fn $test() { super::$test(super::Kind::Builtin) })*
+        }
+    };
+}
+pub(crate) use with_each_receiver;
+
 /// A `receive-wal` that runs; killed when dropped.
 pub struct Receiving {
     child: Option<Child>,
