@@ -3,6 +3,7 @@
 
 mod bad_days;
 mod builtin;
+mod faults;
 mod handover;
 mod hostile;
 mod measures;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
+use crate::support::decode::decode;
 use crate::support::home::{Home, names};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Barman, Run, Tool, Walarch, finish, wait_for};
@@ -289,6 +291,23 @@ pub fn assert_received(postgres: &Postgres, directory: &Path, name: &str) {
     let theirs = fs::read(postgres.data().join("pg_wal").join(name)).unwrap();
     let ours = fs::read(directory.join(name)).unwrap();
     assert!(theirs == ours, "{name} differs");
+}
+
+/// All WAL of a home in one folder: what is archived, and what still waits.
+pub fn collect(home: &Home) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in home.listed() {
+        let bytes = decode(&home.archived(&name)).unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    for name in names(&home.streaming()) {
+        // An archived one may not have been removed yet; an empty one holds no place.
+        let bytes = fs::read(home.streaming().join(&name)).unwrap();
+        if !name.starts_with('.') && !bytes.is_empty() {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+    }
+    folder
 }
 
 /// Runs `receive-wal` with these options, to its end.

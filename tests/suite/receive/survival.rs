@@ -8,9 +8,8 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, Way, home_of, streaming};
+use super::support::{Receiving, SETTINGS, Way, collect, home_of, streaming};
 use crate::support::chance::Chance;
-use crate::support::decode::decode;
 use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
 use crate::support::life::{log, wait_for_promotion};
@@ -105,23 +104,6 @@ impl Survival {
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success());
-}
-
-/// All WAL of a home in one folder: what is archived, and what still waits.
-fn collect(home: &Home) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for name in home.listed() {
-        let bytes = decode(&home.archived(&name)).unwrap();
-        fs::write(folder.path().join(name), bytes).unwrap();
-    }
-    for name in names(&home.streaming()) {
-        // An archived one may not have been removed yet; an empty one holds no place.
-        let bytes = fs::read(home.streaming().join(&name)).unwrap();
-        if !name.starts_with('.') && !bytes.is_empty() {
-            fs::write(folder.path().join(name), bytes).unwrap();
-        }
-    }
-    folder
 }
 
 /// Kills receivers at random instants until that has happened so often, and so much was committed.
