@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, Way, collect, home_of, receive_wal};
+use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, home_of, receive_wal};
 use crate::support::chance::Chance;
 use crate::support::faults::{Fault, is_full_sweep};
 use crate::support::home::{Home, names};
@@ -18,8 +17,6 @@ use crate::support::tool::{Walarch, wait_for};
 use crate::support::trace::{CHANGING, Call, QUICK, take_calls, trace_file, traced_command};
 use crate::support::wire::position;
 use crate::support::writers::Writers;
-
-const SEGMENT: u64 = 1 << 20;
 
 /// For so many commits a receiver is watched at most: some segments.
 const COMMITS: usize = 600;
@@ -65,7 +62,7 @@ impl Stage {
         Act {
             home,
             slot,
-            start: start / SEGMENT * SEGMENT,
+            start: start / SMALL_SEGMENT * SMALL_SEGMENT,
             promised_before: self.writers.promised().position,
         }
     }
@@ -106,9 +103,14 @@ impl Stage {
     }
 
     /// One run with the fault, and one without that goes on after it. Returns whether the fault struck.
-    fn strike(&mut self, fault: Fault, name: &str, count: usize) -> bool {
-        let what = format!("{fault:?} at {name} {count}");
+    fn strike(&mut self, fault: Fault, name: &str, count: usize, goes_on: bool) -> bool {
+        let what = format!("{fault:?} at {name} {count}, going on: {goes_on}");
         let act = self.act();
+        if goes_on {
+            let receiving = Receiving::start(Walarch, &act.home);
+            self.writers.wait_for(30);
+            drop(receiving);
+        }
         let effect = match fault {
             Fault::Kill => format!("signal=KILL:when={count}"),
             // For some calls, as a disk stays full.
@@ -157,31 +159,7 @@ impl Stage {
         if position == act.promised_before {
             return;
         }
-        let received = collect(&act.home);
-        let pg_wal = self.postgres.data().join("pg_wal");
-        let mut at = act.start;
-        while at < position {
-            let number = at / SEGMENT;
-            let name = format!("00000001{:08X}{:08X}", number >> 12, number & 0xFFF);
-            let theirs = fs::read(pg_wal.join(&name)).unwrap();
-            let size = usize::try_from(SEGMENT.min(position - at)).unwrap();
-            let ours = read_either(received.path(), &name);
-            let ours = ours.unwrap_or_else(|| {
-                panic!("{what}: {name} is not there: {:?}", names(received.path()))
-            });
-            assert!(ours[..size] == theirs[..size], "{what}: {name} differs");
-            at += SEGMENT;
-        }
-        for name in names(received.path())
-            .iter()
-            .filter(|name| name.len() == 24)
-        {
-            let (ours, theirs) = (
-                fs::read(received.path().join(name)),
-                fs::read(pg_wal.join(name)),
-            );
-            assert!(ours.unwrap() == theirs.unwrap(), "{what}: {name} differs");
-        }
+        assert_holds(&self.postgres, &act.home, act.start..position, what);
     }
 
     fn clear(&self, act: Act) {
@@ -206,7 +184,9 @@ impl Stage {
         let mut struck = 0;
         for (name, counts) in targets {
             for count in choose(&counts, fault, &mut chance) {
-                let is_struck = self.strike(fault, &name, count);
+                // What there is to lose is there from the beginning if another one was killed before.
+                let goes_on = count == counts[0];
+                let is_struck = self.strike(fault, &name, count, goes_on);
                 println!("{fault:?} at {name} {count}: {is_struck}");
                 struck += usize::from(is_struck);
             }
@@ -239,13 +219,6 @@ fn changes(call: &Call, home: &Home) -> bool {
     let effect = call.effect();
     let path = effect.path().filter(|_| call.changes());
     path.is_some_and(|path| path.starts_with(home.barman_home()))
-}
-
-fn read_either(directory: &Path, name: &str) -> Option<Vec<u8>> {
-    let partial = format!("{name}.partial");
-    [name, &partial]
-        .into_iter()
-        .find_map(|name| fs::read(directory.join(name)).ok())
 }
 
 impl Act {

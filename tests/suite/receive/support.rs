@@ -1,6 +1,7 @@
 //! A server with a home that receives from it.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -308,6 +309,34 @@ pub fn collect(home: &Home) -> TempDir {
         }
     }
     folder
+}
+
+/// The size of a segment after `initdb --wal-segsize=1`.
+pub const SMALL_SEGMENT: u64 = 1 << 20;
+
+/// A segment of timeline 1, wherever it is by now, with everything of it that is here.
+fn received_bytes(home: &Home, name: &str) -> Option<Vec<u8>> {
+    let waiting = [name.to_owned(), format!("{name}.partial")];
+    // It may be archived between the two looks.
+    let mut looks = waiting.iter().chain(&waiting);
+    let waiting = looks.find_map(|name| fs::read(home.streaming().join(name)).ok());
+    waiting.or_else(|| decode(&home.archived(name)).ok())
+}
+
+/// The server's WAL between these positions is here, byte for byte.
+#[track_caller]
+pub fn assert_holds(postgres: &Postgres, home: &Home, positions: Range<u64>, what: &str) {
+    let mut at = positions.start / SMALL_SEGMENT * SMALL_SEGMENT;
+    while at < positions.end {
+        let number = at / SMALL_SEGMENT;
+        let name = format!("00000001{:08X}{:08X}", number >> 12, number & 0xFFF);
+        let ours = received_bytes(home, &name);
+        let ours = ours.unwrap_or_else(|| panic!("{what}: {name} is not there"));
+        let theirs = fs::read(postgres.data().join("pg_wal").join(&name)).unwrap();
+        let size = usize::try_from(SMALL_SEGMENT.min(positions.end - at)).unwrap();
+        assert!(ours.get(..size) == Some(&theirs[..size]), "{what}: {name} differs");
+        at += SMALL_SEGMENT;
+    }
 }
 
 /// Runs `receive-wal` with these options, to its end.

@@ -8,13 +8,16 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, Way, collect, home_of, streaming};
+use super::support::{
+    Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, collect, home_of, streaming,
+};
 use crate::support::chance::Chance;
 use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
 use crate::support::life::{log, wait_for_promotion};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Walarch, wait_for};
+use crate::support::wire::position;
 use crate::support::writers::{Promised, Writers};
 
 /// A primary with a base backup, and a home that receives from it.
@@ -115,6 +118,7 @@ fn kill_again_and_again(
     commits: usize,
 ) {
     let mut chance = Chance::new();
+    let start = position(&survival.primary.ask("SELECT pg_current_wal_flush_lsn()"));
     let mut killed = 0;
     while killed < kills || writers.count() < commits {
         if chance.once_in(4) {
@@ -127,13 +131,20 @@ fn kill_again_and_again(
         }
         drop(receiving);
         killed += 1;
+        // The primary could be lost now.
+        let end = writers.promised().position;
+        let begin = start.max(end.saturating_sub(4 * SMALL_SEGMENT));
+        assert_holds(&survival.primary, &survival.home, begin..end, "killed");
         if chance.once_in(4) {
             survival.home.archive();
         }
         receiving = Receiving::start(Walarch, &survival.home);
     }
-    // The last one does not live to see the end either.
+    // The last ones do not live to see the end either.
     drop(receive_until(receiving, survival, writers, 50));
+    let last = Receiving::start(Walarch, &survival.home);
+    chance.sleep_below(500);
+    drop(last);
 }
 
 /// Waits for so many commits. A receiver that ends by itself is started again, as cron or systemd would do it.
