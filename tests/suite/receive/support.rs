@@ -334,7 +334,10 @@ pub fn assert_holds(postgres: &Postgres, home: &Home, positions: Range<u64>, wha
         let ours = ours.unwrap_or_else(|| panic!("{what}: {name} is not there"));
         let theirs = fs::read(postgres.data().join("pg_wal").join(&name)).unwrap();
         let size = usize::try_from(SMALL_SEGMENT.min(positions.end - at)).unwrap();
-        assert!(ours.get(..size) == Some(&theirs[..size]), "{what}: {name} differs");
+        assert!(
+            ours.get(..size) == Some(&theirs[..size]),
+            "{what}: {name} differs"
+        );
         at += SMALL_SEGMENT;
     }
 }
