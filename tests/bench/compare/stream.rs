@@ -359,7 +359,7 @@ fn percentile_99(directory: &Path) -> Result<f64> {
 pub(crate) fn prompt(bench: &Bench) -> Result<Vec<Row>> {
     let source = Source::start("wal_keep_size = 1GB\nmax_wal_size = 16GB\n")?;
     source.cluster.sql(
-        "CREATE TABLE piece (body text STORAGE EXTERNAL); \
+        "CREATE TABLE piece (body text); ALTER TABLE piece ALTER body SET STORAGE EXTERNAL; \
          INSERT INTO piece SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 500000)",
     )?;
     let home = source.home(
