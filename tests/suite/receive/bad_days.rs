@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use nix::sys::signal::Signal;
 
 use super::support::{
-    Both, Kind, Receiving, SETTINGS, assert_received, home_with_slot, last_reason, partials,
+    Both, Receiving, SETTINGS, Way, assert_received, home_with_slot, last_reason, partials,
     receive_wal, received, shared, state, state_file, streaming, wait_for_segments,
     with_each_receiver,
 };
@@ -70,10 +70,10 @@ fn a_server_that_is_down_at_the_start_is_an_error_with_its_reason() {
     assert!(log.contains("Check 'PostgreSQL streaming (WAL streaming)' failed for server 'main'"));
 }
 
-fn failures_in_a_row_are_counted_and_keep_nobody_from_trying_by_hand(receiver: Kind) {
-    let home = receiver.home(
+fn failures_in_a_row_are_counted_and_keep_nobody_from_trying_by_hand(way: Way) {
+    let home = way.home(
         &shared(),
-        &receiver.name("by_hand"),
+        &way.name("by_hand"),
         &[("conninfo", "host=/nonexistent")],
     );
     for failures in 1..=3 {
@@ -82,9 +82,9 @@ fn failures_in_a_row_are_counted_and_keep_nobody_from_trying_by_hand(receiver: K
     }
 }
 
-fn a_clock_that_was_set_keeps_no_receiver_waiting(receiver: Kind) {
+fn a_clock_that_was_set_keeps_no_receiver_waiting(way: Way) {
     let postgres = shared();
-    let home = receiver.home_with_slot(&postgres, &receiver.name("clock"), &[]);
+    let home = way.home_with_slot(&postgres, &way.name("clock"), &[]);
     // The last run failed when the clock was centuries ahead, or behind.
     for then in ["2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"] {
         let failed = serde_json::json!({
@@ -137,10 +137,10 @@ fn a_server_that_is_stopped_or_killed_ends_it_and_after_the_restart_nothing_is_m
     receiving.end_by(Signal::SIGINT).exits(0);
 }
 
-fn a_promoted_standby_is_followed_onto_its_timeline_and_all_of_it_is_archived(receiver: Kind) {
+fn a_promoted_standby_is_followed_onto_its_timeline_and_all_of_it_is_archived(way: Way) {
     let postgres = postgres();
     let standby = postgres.standby(SETTINGS);
-    let home = receiver.home_with_slot(&standby, "promoted", &[]);
+    let home = way.home_with_slot(&standby, "promoted", &[]);
     let receiving = streaming(&home);
     let before = postgres.fill_segment();
     wait_for_segments(&home, &[&before]);
@@ -310,11 +310,11 @@ fn a_slot_that_somebody_else_uses_is_an_error() {
     drop(receiving);
 }
 
-fn a_logical_slot_is_not_mistaken(receiver: Kind) {
+fn a_logical_slot_is_not_mistaken(way: Way) {
     let postgres = Postgres::start(|_| format!("{SETTINGS}wal_level = logical\n"));
     postgres.sql("SELECT pg_create_logical_replication_slot('logical', 'test_decoding')");
     fails_with(
-        &receiver.home(&postgres, "logical", &[]),
+        &way.home(&postgres, "logical", &[]),
         &["needs a physical slot"],
     );
 }
@@ -335,7 +335,7 @@ fn forget_wal(postgres: &Postgres) {
 }
 
 /// A home without a slot, whose receiver has stopped at this position.
-fn without_slot(receiver: Kind, postgres: &Postgres, conninfo: &str) -> (Home, String) {
+fn without_slot(way: Way, postgres: &Postgres, conninfo: &str) -> (Home, String) {
     let home = Home::new();
     home.write_config_text(&format!(
         "[barman]\nbarman_user = {}\nbarman_home = {{root}}/home\nlog_file = {{root}}/barman.log\n\
@@ -347,7 +347,7 @@ fn without_slot(receiver: Kind, postgres: &Postgres, conninfo: &str) -> (Home, S
             .name,
         Major::Debian.bin().display(),
     ));
-    let home = receiver.received_by(home);
+    let home = way.received_by(home);
     let receiving = streaming(&home);
     let last = postgres.fill_segment();
     wait_for_segments(&home, &[&last]);
@@ -355,9 +355,9 @@ fn without_slot(receiver: Kind, postgres: &Postgres, conninfo: &str) -> (Home, S
     (home, last)
 }
 
-fn wal_that_was_removed_is_reported_with_both_positions_and_a_reset_names_the_gap(receiver: Kind) {
+fn wal_that_was_removed_is_reported_with_both_positions_and_a_reset_names_the_gap(way: Way) {
     let postgres = postgres();
-    let (home, last) = without_slot(receiver, &postgres, &postgres.conninfo());
+    let (home, last) = without_slot(way, &postgres, &postgres.conninfo());
     forget_wal(&postgres);
     let wanted = {
         let number = u32::from_str_radix(&last[16..], 16).unwrap() + 1;
@@ -383,13 +383,13 @@ fn wal_that_was_removed_is_reported_with_both_positions_and_a_reset_names_the_ga
     receiving.end_by(Signal::SIGINT).exits(0);
 }
 
-fn a_user_who_may_not_look_is_told_of_removed_wal_by_the_server(receiver: Kind) {
+fn a_user_who_may_not_look_is_told_of_removed_wal_by_the_server(way: Way) {
     let postgres = postgres();
     postgres.sql(
         "CREATE ROLE half LOGIN REPLICATION; GRANT pg_read_all_settings, pg_read_all_stats TO half",
     );
     let conninfo = postgres.conninfo().replace("user=postgres", "user=half");
-    let (home, _) = without_slot(receiver, &postgres, &conninfo);
+    let (home, _) = without_slot(way, &postgres, &conninfo);
     forget_wal(&postgres);
     fails_with(
         &home,
@@ -403,10 +403,10 @@ fn a_user_who_may_not_look_is_told_of_removed_wal_by_the_server(receiver: Kind) 
     assert!(log.contains("starting log streaming at"), "{log}");
 }
 
-fn a_slot_that_the_server_has_given_up_is_reported(receiver: Kind) {
+fn a_slot_that_the_server_has_given_up_is_reported(way: Way) {
     let limits = "max_slot_wal_keep_size = 16MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB\n";
     let postgres = Postgres::start(|_| format!("{SETTINGS}{limits}"));
-    let home = receiver.home_with_slot(&postgres, "lost", &[]);
+    let home = way.home_with_slot(&postgres, "lost", &[]);
     let receiving = streaming(&home);
     let first = postgres.fill_segment();
     wait_for_segments(&home, &[&first]);
@@ -429,10 +429,10 @@ fn a_slot_that_the_server_has_given_up_is_reported(receiver: Kind) {
     );
 }
 
-fn another_cluster_behind_the_same_address_is_refused_before_a_byte_is_written(receiver: Kind) {
+fn another_cluster_behind_the_same_address_is_refused_before_a_byte_is_written(way: Way) {
     let postgres = postgres();
     let other = Postgres::start(|_| SETTINGS.to_owned());
-    let home = receiver.home_with_slot(&postgres, "cluster", &[]);
+    let home = way.home_with_slot(&postgres, "cluster", &[]);
     let receiving = streaming(&home);
     let segment = postgres.fill_segment();
     wait_for_segments(&home, &[&segment]);
@@ -511,9 +511,9 @@ fn a_full_disk_ends_it_with_a_hint_and_with_space_nothing_is_missing() {
     receiving.end_by(Signal::SIGINT).exits(0);
 }
 
-fn a_home_that_cannot_be_written_to_keeps_its_receiver(receiver: Kind) {
+fn a_home_that_cannot_be_written_to_keeps_its_receiver(way: Way) {
     let postgres = shared();
-    let home = receiver.home_with_slot(&postgres, &receiver.name("state"), &[]);
+    let home = way.home_with_slot(&postgres, &way.name("state"), &[]);
     // What is remembered cannot be: a directory is in the way.
     fs::create_dir(home.dir(".walarch-receive-wal.json")).unwrap();
     let receiving = streaming(&home);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, home_of, receive_wal};
+use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, receive_wal};
 use crate::support::chance::Chance;
 use crate::support::faults::{Fault, is_full_sweep};
 use crate::support::home::{Home, names};
@@ -56,7 +56,7 @@ impl Stage {
     fn act(&mut self) -> Act {
         self.homes += 1;
         let slot = format!("fault_{}", self.homes);
-        let home = home_of(Way::BuiltinAndArchive, &self.postgres, &slot, &[]);
+        let home = Way::Builtin.archiving_home(&self.postgres, &slot, &[]);
         receive_wal(Walarch, &home, &["--create-slot"]).exits(0);
         let start = position(&self.postgres.ask("SELECT pg_current_wal_flush_lsn()"));
         Act {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::support::{
-    Receiving, SETTINGS, Way, home_of, receive_wal, received, streaming, wait_for_segments,
+    Receiving, SETTINGS, Way, receive_wal, received, streaming, wait_for_segments,
 };
 use crate::support::chance::Chance;
 use crate::support::faults::is_full_sweep;
@@ -33,8 +33,7 @@ fn server() -> Postgres {
 
 /// A home that streams through the proxy.
 fn home_behind(proxy: &Proxy, way: Way, postgres: &Postgres, slot: &str) -> Home {
-    home_of(
-        way,
+    way.home(
         postgres,
         slot,
         &[

@@ -36,21 +36,7 @@ pub fn shared() -> Arc<Postgres> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     PgReceivewal,
-    /// Into `streaming`, where it stays.
     Builtin,
-    /// And on into the archive.
-    BuiltinAndArchive,
-}
-
-/// A home that receives in this way.
-pub fn home_of(way: Way, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
-    let home = home(postgres, slot, more);
-    match way {
-        Way::PgReceivewal => home,
-        Way::Builtin => home
-            .walarch_toml("[walarch]\nreceiver = \"builtin\"\narchive_while_receiving = false\n"),
-        Way::BuiltinAndArchive => home.walarch_toml("[walarch]\nreceiver = \"builtin\"\n"),
-    }
 }
 
 /// The options of a server `main` that streams from here with this slot.
@@ -86,14 +72,7 @@ pub fn home_with_slot(postgres: &Postgres, slot: &str, more: &[(&'static str, &s
     home
 }
 
-/// What `receive-wal` receives with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    PgReceivewal,
-    Builtin,
-}
-
-impl Kind {
+impl Way {
     /// As [`home`]; nothing leaves `streaming` by itself.
     pub fn home(self, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
         self.received_by(home(postgres, slot, more))
@@ -109,15 +88,31 @@ impl Kind {
         self.received_by(home_with_slot(postgres, slot, more))
     }
 
+    /// As [`home`]; what is complete goes on into the archive, if this receiver can do that.
+    pub fn archiving_home(
+        self,
+        postgres: &Postgres,
+        slot: &str,
+        more: &[(&'static str, &str)],
+    ) -> Home {
+        let receiver = self.receiver();
+        home(postgres, slot, more).walarch_toml(&format!("[walarch]\nreceiver = \"{receiver}\"\n"))
+    }
+
     /// A home, received into with this from now on.
     pub fn received_by(self, home: Home) -> Home {
-        let receiver = match self {
-            Kind::PgReceivewal => "pg_receivewal",
-            Kind::Builtin => "builtin",
-        };
+        let receiver = self.receiver();
         home.walarch_toml(&format!(
             "[walarch]\nreceiver = \"{receiver}\"\narchive_while_receiving = false\n"
         ))
+    }
+
+    /// As `walarch.toml` has it.
+    fn receiver(self) -> &'static str {
+        match self {
+            Way::PgReceivewal => "pg_receivewal",
+            Way::Builtin => "builtin",
+        }
     }
 
     /// A name that the same test with the other one does not use.
@@ -130,10 +125,10 @@ impl Kind {
 macro_rules! with_each_receiver {
     ($($test:ident)*) => {
         mod with_pg_receivewal {
-            $(#[test] fn $test() { super::$test(super::Kind::PgReceivewal) })*
+            $(#[test] fn $test() { super::$test(super::Way::PgReceivewal) })*
         }
         mod with_builtin {
-            $(#[test] fn $test() { super::$test(super::Kind::Builtin) })*
+            $(#[test] fn $test() { super::$test(super::Way::Builtin) })*
         }
     };
 }

@@ -8,9 +8,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::support::{
-    Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, collect, home_of, streaming,
-};
+use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, collect, streaming};
 use crate::support::chance::Chance;
 use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
@@ -33,7 +31,7 @@ impl Survival {
         let primary = Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
             format!("{SETTINGS}wal_keep_size = 1GB\n")
         });
-        let home = home_of(way, &primary, "survival", &[("create_slot", "auto")]);
+        let home = way.archiving_home(&primary, "survival", &[("create_slot", "auto")]);
         Writers::prepare(&primary);
         let receiving = streaming(&home);
         let backup = tempfile::tempdir().unwrap();
@@ -197,7 +195,7 @@ fn thoroughness() -> (u32, usize) {
 #[test]
 fn no_promised_commit_is_lost() {
     let (kills, commits) = thoroughness();
-    assert_survives(Way::BuiltinAndArchive, kills, commits);
+    assert_survives(Way::Builtin, kills, commits);
 }
 
 #[test]

@@ -9,8 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::support::{
-    Receiving, SETTINGS, Way, assert_received, home_of, partials, receive_wal, received,
-    wait_for_segments,
+    Receiving, SETTINGS, Way, assert_received, partials, receive_wal, received, wait_for_segments,
 };
 use crate::support::chance::Chance;
 use crate::support::faults::is_full_sweep;
@@ -88,7 +87,7 @@ struct Stage {
 
 impl Stage {
     fn set(postgres: Postgres) -> Self {
-        let home = home_of(Way::Builtin, &postgres, "takeover", &[]);
+        let home = Way::Builtin.home(&postgres, "takeover", &[]);
         receive_wal(Walarch, &home, &["--create-slot"]).exits(0);
         Self { postgres, home }
     }
