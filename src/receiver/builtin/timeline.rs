@@ -29,8 +29,8 @@ impl Place {
         segment_size: SegmentSize,
     ) -> Result<Self, ProtocolError> {
         // The server may have sent more than it kept: the first part of a record whose rest it never
-        // got before it was promoted.
-        if next.timeline <= self.timeline || next.start > end {
+        // got before it was promoted. But it had what it was asked for.
+        if next.timeline <= self.timeline || next.start < self.start || next.start > end {
             return Err(ProtocolError::NextTimeline {
                 timeline: self.timeline,
                 end,
