@@ -3,6 +3,7 @@
 
 mod bad_days;
 mod builtin;
+mod faults;
 mod handover;
 mod hostile;
 mod measures;
@@ -12,3 +13,4 @@ mod running;
 mod slots;
 mod support;
 mod survival;
+mod takeover;

@@ -6,12 +6,14 @@
 //! stream       one stream: messages in, checked; files written; status updates out
 //! acknowledge  when what was received is made durable and reported
 //! segment      the files, and which bytes of them outlast a crash
+//! finish       complete segments become durable beside the writing
 //! ```
 //!
 //! On disk it leaves exactly what `pg_receivewal` leaves, at every instant, so that either can go on
 //! where the other one was killed.
 
 mod acknowledge;
+mod finish;
 mod segment;
 mod stream;
 mod timeline;

@@ -2,21 +2,24 @@
 //! place, nothing is missing afterwards, and nobody is told of WAL that is not there.
 
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, Way, home_of, received, streaming, wait_for_segments};
+use super::support::{
+    Receiving, SETTINGS, Way, receive_wal, received, streaming, wait_for_segments,
+};
 use crate::support::chance::Chance;
 use crate::support::faults::is_full_sweep;
-use crate::support::home::{Home, names};
+use crate::support::home::{Home, names, tree};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::proxy::{Answer, Mischief, Passage, Proxy};
 use crate::support::tool::{Walarch, wait_for};
-use crate::support::wire::{Frame, position};
+use crate::support::wire::{Frame, position, position_text};
 use crate::support::writers::Writers;
 
 const SEGMENT: u64 = 1 << 20;
@@ -30,8 +33,7 @@ fn server() -> Postgres {
 
 /// A home that streams through the proxy.
 fn home_behind(proxy: &Proxy, way: Way, postgres: &Postgres, slot: &str) -> Home {
-    home_of(
-        way,
+    way.home(
         postgres,
         slot,
         &[
@@ -83,65 +85,120 @@ fn wait_for_all(home: &Home, first: &str, last: &str, mut look: impl FnMut()) {
     });
 }
 
-/// Delays messages, and cuts the connection behind so many bytes, wherever that is, until it has done so often enough.
+/// Delays messages; and behind so many bytes, wherever that is, the connection is cut, or a message is lost, shortened
+/// or comes twice. All that until it has happened often enough.
 struct Weather {
     chance: Chance,
     left: usize,
-    cuts_to_come: Arc<AtomicUsize>,
+    blows_to_come: Arc<AtomicUsize>,
 }
 
 impl Mischief for Weather {
     fn pass(&mut self, frame: &Frame) -> Passage {
-        if frame.kind != b'd' || self.cuts_to_come.load(Ordering::Relaxed) == 0 {
+        if frame.kind != b'd' || self.blows_to_come.load(Ordering::Relaxed) == 0 {
             return Passage::On;
         }
         if self.chance.once_in(20) {
             self.chance.sleep_below(20);
         }
-        let size = frame.body.len() + 5;
-        if self.left < size {
-            self.cuts_to_come.fetch_sub(1, Ordering::Relaxed);
-            return Passage::Cut(self.left);
+        let bytes = frame.bytes();
+        if self.left >= bytes.len() {
+            self.left -= bytes.len();
+            return Passage::On;
         }
-        self.left -= size;
-        Passage::On
+        self.blows_to_come.fetch_sub(1, Ordering::Relaxed);
+        let cut = self.left;
+        self.left = usize::MAX;
+        match self.chance.below(8) {
+            0 => Passage::Instead(Vec::new()),
+            1 => Passage::Instead(bytes.repeat(2)),
+            2 => Passage::Instead(copy_data(&frame.body[..cut.min(frame.body.len() - 1)])),
+            _ => Passage::Cut(cut),
+        }
     }
 }
 
+/// A receiver behind a line of its own.
+struct Sailor {
+    blows_to_come: Arc<AtomicUsize>,
+    proxy: Proxy,
+    home: Home,
+    receiving: Receiving,
+}
+
+impl Sailor {
+    /// The weather is good, until there are blows to come.
+    fn set_out(postgres: &Postgres, way: Way, number: usize, mut seeds: Chance) -> Self {
+        let blows_to_come = Arc::new(AtomicUsize::new(0));
+        let theirs = blows_to_come.clone();
+        let proxy = Proxy::start(postgres, move |_| {
+            let mut chance = Chance::from_seed(seeds.below(1 << 30));
+            let bits = 4 + chance.below(16);
+            Box::new(Weather {
+                left: usize::try_from(chance.below(1 << bits)).unwrap(),
+                chance,
+                blows_to_come: theirs.clone(),
+            })
+        });
+        let home = home_behind(&proxy, way, postgres, &format!("weather_{number}"));
+        let receiving = streaming(&home);
+        Self {
+            blows_to_come,
+            proxy,
+            home,
+            receiving,
+        }
+    }
+}
+
+/// So many receivers, to whose lines something happens so often each.
 #[track_caller]
-fn assert_survives_bad_weather(way: Way) {
+fn assert_survive_bad_weather(way: Way, receivers: usize, blows: usize) {
     let postgres = server();
     Writers::prepare(&postgres);
-    let mut seeds = Chance::new();
-    let cuts_to_come = Arc::new(AtomicUsize::new(0));
-    let cuts = cuts_to_come.clone();
-    let proxy = Proxy::start(&postgres, move |_| {
-        let mut chance = Chance::from_seed(seeds.below(1 << 30));
-        let bits = 4 + chance.below(16);
-        Box::new(Weather {
-            left: usize::try_from(chance.below(1 << bits)).unwrap(),
-            chance,
-            cuts_to_come: cuts.clone(),
+    let mut chance = Chance::new();
+    let mut sailors: Vec<Sailor> = (0..receivers)
+        .map(|number| {
+            let seeds = Chance::from_seed(chance.below(1 << 30));
+            Sailor::set_out(&postgres, way, number, seeds)
         })
-    });
-    let home = home_behind(&proxy, way, &postgres, "weather");
-    let mut receiving = streaming(&home);
+        .collect();
     let first = postgres.fill_segment();
-    // Before that there was no place that anybody could go on from.
-    wait_for_segments(&home, &[&first]);
-    cuts_to_come.store(if is_full_sweep() { 200 } else { 12 }, Ordering::Relaxed);
+    for Sailor {
+        home,
+        blows_to_come,
+        ..
+    } in &sailors
+    {
+        // Before that there was no place that anybody could go on from.
+        wait_for_segments(home, &[&first]);
+        blows_to_come.store(blows, Ordering::Relaxed);
+    }
     let writers = Writers::start(&postgres, 2);
-    wait_for("the end of the storm", || {
-        again(&mut receiving, way, &home);
-        (cuts_to_come.load(Ordering::Relaxed) == 0).then_some(())
-    });
+    for Sailor {
+        home,
+        receiving,
+        blows_to_come,
+        ..
+    } in &mut sailors
+    {
+        wait_for("the end of the storm", || {
+            again(receiving, way, home);
+            (blows_to_come.load(Ordering::Relaxed) == 0).then_some(())
+        });
+    }
     writers.end();
     let last = postgres.fill_segment();
-    wait_for_all(&home, &first, &last, || again(&mut receiving, way, &home));
-    assert_nothing_is_out_of_place(&postgres, &home, "bad weather");
-    receiving.end_by(Signal::SIGINT).exits(0);
-    for report in proxy.reports() {
-        assert!(report.flushed <= report.written, "{report:?}");
+    for mut sailor in sailors {
+        let Sailor {
+            home, receiving, ..
+        } = &mut sailor;
+        wait_for_all(home, &first, &last, || again(receiving, way, home));
+        assert_nothing_is_out_of_place(&postgres, home, "bad weather");
+        sailor.receiving.end_by(Signal::SIGINT).exits(0);
+        for report in sailor.proxy.reports() {
+            assert!(report.flushed <= report.written, "{report:?}");
+        }
     }
 }
 
@@ -157,8 +214,16 @@ fn again(receiving: &mut Receiving, way: Way, home: &Home) {
 }
 
 #[test]
+fn a_line_that_is_slow_and_breaks_anywhere_costs_nothing() {
+    // After each break comes a longer pause.
+    let (receivers, blows) = if is_full_sweep() { (20, 8) } else { (5, 4) };
+    assert_survive_bad_weather(Way::Builtin, receivers, blows);
+}
+
+#[test]
 fn a_line_that_is_slow_and_breaks_anywhere_costs_pg_receivewal_nothing() {
-    assert_survives_bad_weather(Way::PgReceivewal);
+    let blows = if is_full_sweep() { 200 } else { 12 };
+    assert_survive_bad_weather(Way::PgReceivewal, 1, blows);
 }
 
 /// What a peer sends once it is asked to stream.
@@ -222,10 +287,11 @@ fn row(columns: &[(&str, &str)]) -> Vec<u8> {
     let (mut names, mut values) = (count.to_vec(), count.to_vec());
     for (name, value) in columns {
         names.extend(name.as_bytes());
-        // Zero byte; no table, column 0, type text of any size, as text.
-        names.extend([
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
-        ]);
+        // The end of the name; no table, column 0, type text of any size, as text.
+        names.extend([0; 1 + 4 + 2]);
+        names.extend(25_u32.to_be_bytes());
+        names.extend([0xFF; 2 + 4]);
+        names.extend([0; 2]);
         values.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
         values.extend(value.as_bytes());
     }
@@ -458,7 +524,9 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
     let source = Arc::new(Source {
         pg_wal: postgres.data().join("pg_wal"),
     });
-    let scripts: Vec<&str> = malformed(&source, SEGMENT)
+    let somewhere =
+        position(&postgres.ask("SELECT pg_current_wal_flush_lsn()")) / SEGMENT * SEGMENT;
+    let scripts: Vec<&str> = malformed(&source, somewhere)
         .iter()
         .map(|(name, _)| *name)
         .collect();
@@ -485,5 +553,233 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
             scene.assert_unharmed(&postgres);
             scene.receiving.end_by(Signal::SIGINT).exits(0);
         }
+    }
+}
+
+/// Falls silent with the next message once it is told to.
+struct Mute(Arc<AtomicBool>);
+
+impl Mischief for Mute {
+    fn pass(&mut self, _: &Frame) -> Passage {
+        match self.0.swap(false, Ordering::Relaxed) {
+            true => Passage::Silence,
+            false => Passage::On,
+        }
+    }
+}
+
+#[test]
+fn a_server_that_has_fallen_silent_is_given_up_and_an_idle_one_is_not() {
+    let postgres = server();
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let theirs = is_silent.clone();
+    let silent = Proxy::start(&postgres, move |_| Box::new(Mute(theirs.clone())));
+    let idle = liar(&postgres, |_| None);
+    let homes = [&silent, &idle].map(|proxy| {
+        let slot = format!("silence_{}", proxy.port());
+        home_behind(proxy, Way::Builtin, &postgres, &slot)
+    });
+    let receiving = homes.each_ref().map(streaming);
+    let connections = [&silent, &idle].map(Proxy::connections);
+    is_silent.store(true, Ordering::Relaxed);
+    let segment = postgres.fill_segment();
+    wait_for_segments(&homes[1], &[&segment]);
+    let since = Instant::now();
+    // Asked after 10 s to 20 s of silence, and given up when it has not answered for 10 s.
+    wait_for_segments(&homes[0], &[&segment]);
+    assert!(
+        since.elapsed() > Duration::from_secs(15),
+        "{:?}",
+        since.elapsed()
+    );
+    assert!(silent.connections() > connections[0]);
+    assert_eq!(idle.connections(), connections[1]);
+    for (receiving, home) in receiving.into_iter().zip(&homes) {
+        receiving.end_by(Signal::SIGINT).exits(0);
+        assert_nothing_is_out_of_place(&postgres, home, "silence");
+    }
+}
+
+/// Answers these statements in the server's place.
+struct Liar(Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>);
+
+impl Mischief for Liar {
+    fn answer(&mut self, sql: &str) -> Option<Answer> {
+        self.0(sql)
+    }
+}
+
+/// A proxy that lies in this way from the first statement on.
+fn liar(
+    postgres: &Postgres,
+    lie: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
+) -> Proxy {
+    let lie: Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync> = Arc::new(lie);
+    Proxy::start(postgres, move |_| Box::new(Liar(lie.clone())))
+}
+
+/// As `IDENTIFY_SYSTEM` answers.
+fn identity(system: &str, timeline: &str, position: &str) -> Vec<u8> {
+    let columns = [
+        ("systemid", system),
+        ("timeline", timeline),
+        ("xlogpos", position),
+        ("dbname", ""),
+    ];
+    row(&columns)
+}
+
+#[test]
+fn a_server_that_does_not_say_properly_who_it_is_is_refused_before_a_byte_is_written() {
+    let postgres = server();
+    let own = postgres.system_identifier().to_string();
+    for (number, answer) in [
+        identity("", "1", "0/3000000"),
+        identity("-1", "1", "0/3000000"),
+        identity("123456789012345678901234567890", "1", "0/3000000"),
+        identity("4711", "1", "0/3000000"),
+        identity(&own, "", "0/3000000"),
+        identity(&own, "0", "0/3000000"),
+        identity(&own, "-1", "0/3000000"),
+        identity(&own, "1", "../3000000"),
+        identity(&own, "1", ""),
+        row(&[("systemid", own.as_str())]),
+        end_of_statement(),
+        [refusal(), READY.to_vec()].concat(),
+        [COPY_BOTH.to_vec(), READY.to_vec()].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let proxy = liar(&postgres, move |sql| {
+            let bytes = answer.clone();
+            sql.starts_with("IDENTIFY_SYSTEM")
+                .then(|| Answer::AndCut(bytes, Duration::from_secs(2)))
+        });
+        let home = home_behind(
+            &proxy,
+            Way::Builtin,
+            &postgres,
+            &format!("identity_{number}"),
+        );
+        let run = receive_wal(Walarch, &home, &[]);
+        assert_eq!(run.code, 1, "{number}: {run:?}");
+        assert!(!run.stderr.contains("panicked"), "{number}: {run:?}");
+        assert!(names(&home.streaming()).is_empty(), "{number}: {run:?}");
+        let pinned = fs::read_to_string(home.dir("identity.json")).unwrap_or_default();
+        assert!(
+            pinned.is_empty() || pinned.contains(&own),
+            "{number}: {run:?}"
+        );
+    }
+}
+
+#[test]
+fn another_cluster_behind_the_address_is_refused_at_a_reconnect_as_well() {
+    let postgres = server();
+    let is_other = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (theirs, count) = (is_other.clone(), asked.clone());
+    let proxy = liar(&postgres, move |sql| {
+        if !theirs.load(Ordering::Relaxed) {
+            return None;
+        }
+        assert!(!sql.starts_with("START_REPLICATION"), "{sql}");
+        count.fetch_add(1, Ordering::Relaxed);
+        sql.starts_with("IDENTIFY_SYSTEM")
+            .then(|| Answer::Bytes(identity("4711", "1", "0/3000000")))
+    });
+    let home = home_behind(&proxy, Way::Builtin, &postgres, "other");
+    let mut receiving = streaming(&home);
+    let first = postgres.fill_segment();
+    wait_for_segments(&home, &[&first]);
+    is_other.store(true, Ordering::Relaxed);
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+    wait_for("the question", || {
+        (asked.load(Ordering::Relaxed) > 0).then_some(())
+    });
+    wait_for("the refusal", || {
+        receiving.output().contains("4711").then_some(())
+    });
+    let _ = receiving.has_ended();
+    let second = postgres.fill_segment();
+    thread::sleep(Duration::from_millis(500));
+    assert!(!home.streaming().join(&second).exists());
+    assert_nothing_is_out_of_place(&postgres, &home, "another cluster");
+    // It was a mistake of the network's.
+    is_other.store(false, Ordering::Relaxed);
+    if receiving.has_ended() {
+        receiving = Receiving::start(Walarch, &home);
+    }
+    wait_for_segments(&home, &[&second]);
+    receiving.end_by(Signal::SIGINT).exits(0);
+}
+
+#[test]
+fn a_history_file_goes_nowhere_but_into_its_directory() {
+    let postgres = server();
+    postgres.sql("SELECT pg_logical_emit_message(true, 'filler', repeat('walarch', 20000))");
+    let source = Arc::new(Source {
+        pg_wal: postgres.data().join("pg_wal"),
+    });
+    let own = postgres.system_identifier().to_string();
+    for (number, (name, content)) in [
+        ("../../evil.history", "1\t0/3000000\tno reason\n"),
+        ("/tmp/evil.history", "1\t0/3000000\tno reason\n"),
+        ("00000003.history", "1\t0/3000000\tno reason\n"),
+        ("", ""),
+        ("00000002.history", "\u{0}\u{1}"),
+        ("00000002.history", "9\tZZ/0\tno reason\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (source, own) = (source.clone(), own.clone());
+        let questions = Arc::new(AtomicUsize::new(0));
+        let count = questions.clone();
+        let proxy = liar(&postgres, move |sql| {
+            let answer = |bytes| Some(Answer::Bytes(bytes));
+            if sql.starts_with("TIMELINE_HISTORY") {
+                count.fetch_add(1, Ordering::Relaxed);
+                answer(row(&[("filename", name), ("content", content)]))
+            } else if sql.contains("TIMELINE 1") {
+                let start = start_of(sql);
+                let end = end_of_timeline("2", &position_text(start + 8192));
+                let copy = [&COPY_BOTH[..], &source.sound(start, 8192), &end];
+                answer(copy.concat())
+            } else if sql.starts_with("START_REPLICATION") {
+                Some(Answer::AndCut(refusal(), Duration::ZERO))
+            } else if sql.starts_with("IDENTIFY_SYSTEM") && count.load(Ordering::Relaxed) > 0 {
+                answer(identity(&own, "2", "FF/3000000"))
+            } else {
+                None
+            }
+        });
+        let home = home_behind(
+            &proxy,
+            Way::Builtin,
+            &postgres,
+            &format!("history_{number}"),
+        );
+        let before = tree(home.root());
+        let receiving = Receiving::start(Walarch, &home);
+        wait_for("the history", || {
+            (questions.load(Ordering::Relaxed) > 0).then_some(())
+        });
+        thread::sleep(Duration::from_secs(1));
+        let output = receiving.output();
+        assert!(!output.contains("panicked"), "{number}: {output}");
+        for path in tree(home.root())
+            .iter()
+            .filter(|path| !before.contains(path))
+        {
+            let file = path.file_name().unwrap().to_str().unwrap();
+            let is_own = file.starts_with('.')
+                || ["identity.json", "barman.log", "receive-wal.out"].contains(&file);
+            let is_wal = path.starts_with("home/main/streaming")
+                && (file == "00000002.history" || file.ends_with(".partial"));
+            assert!(is_own || is_wal, "{number}: {path:?}");
+        }
+        assert!(!Path::new("/tmp/evil.history").exists());
     }
 }

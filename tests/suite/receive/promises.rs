@@ -1,6 +1,6 @@
 //! Is the server told only of WAL that outlasts a crash? Asked of the system calls of a receiver that commits wait for.
 
-use super::support::{Receiving, SETTINGS, Way, home_of, receive_wal};
+use super::support::{Receiving, SETTINGS, Way, receive_wal};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::promises::{Promises, TRACED, judge};
 use crate::support::tool::{Walarch, wait_for};
@@ -13,7 +13,7 @@ fn promises(way: Way, option: &str, commits: usize) -> Promises {
         format!("{SETTINGS}wal_keep_size = 1GB\n")
     });
     Writers::prepare(&postgres);
-    let home = home_of(way, &postgres, "promises", &[("create_slot", "auto")]);
+    let home = way.home(&postgres, "promises", &[("create_slot", "auto")]);
     postgres.wait_for_receiver_at_commit(&format!("{SETTINGS}wal_keep_size = 1GB\n"));
     let trace = format!("trace={TRACED}");
     let options = ["-s", "300", "-e", &trace, option];

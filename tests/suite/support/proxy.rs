@@ -1,7 +1,7 @@
 //! A proxy on loopback between a receiver and a real server, with a will of its own: it delays, cuts, truncates,
 //! repeats and drops what passes, and can answer in the server's place.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,6 +114,10 @@ impl Proxy {
         )
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// How many connections there were.
     pub fn connections(&self) -> usize {
         self.connections.lock().unwrap().len()
@@ -152,23 +156,18 @@ impl Line {
         // However it ends: the other side learns of it.
         thread::spawn(move || {
             let _ = self.from_client();
-            self.hang_up();
+            self.cut();
         });
         thread::spawn(move || {
             let _ = other.from_server();
-            other.hang_up();
+            // In silence there is nobody to tell it.
+            if !other.silent.load(Ordering::Relaxed) {
+                other.cut();
+            }
         });
     }
 
-    fn hang_up(&self) {
-        while self.silent.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        self.cut();
-    }
-
     fn cut(&self) {
-        self.silent.store(false, Ordering::Relaxed);
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
     }
@@ -230,7 +229,8 @@ impl Line {
                 Passage::Silence => {
                     self.silent.store(true, Ordering::Relaxed);
                     // The server must be able to go on.
-                    io::copy(&mut Read::by_ref(&mut server), &mut io::sink())?;
+                    io::copy(&mut server, &mut io::sink())?;
+                    break;
                 }
             }
         }
