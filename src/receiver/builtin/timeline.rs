@@ -93,12 +93,7 @@ impl Place {
             return Ok(());
         }
         let content = history_file(connection, self.timeline)?;
-        durable::create_file(&path, &content, FILE_MODE).map_err(|source| FileError {
-            action: "create",
-            path,
-            source,
-            may_be_repeated: true,
-        })?;
+        durable::create_file(&path, &content, FILE_MODE).map_err(FileError::of("create", &path))?;
         meter.history_completed();
         Ok(())
     }
