@@ -16,6 +16,7 @@ pub(super) fn check(state: &ServerState, report: &mut CheckReport) {
     report.add(compatible(receiver));
     let running = CheckResult::new("receive-wal running", receiver.pid.is_some());
     report.add(match (receiver.pid, &receiver.last_exit) {
+        (Some(_), _) if !receiver.holes.is_empty() => running.hint(lost(&receiver.holes)),
         (Some(_), _) => running,
         (None, Some(exit)) => running.hint(format!("{SEE_LOG}; {}", tell(exit))),
         (None, None) => running.hint(SEE_LOG),
@@ -53,9 +54,18 @@ pub(super) fn status(state: &ServerState, report: &mut StatusReport) {
             local(at),
         );
     }
+    if !receiver.holes.is_empty() {
+        let holes = lost(&receiver.holes);
+        report.add("receive_wal_holes", "Holes in what was received", holes);
+    }
     if let Some(slot) = &state.slot {
         report.add("replication_slot", "Replication slot", describe(slot));
     }
+}
+
+/// What recoveries will not get past.
+fn lost(holes: &[String]) -> String {
+    format!("the server had removed {}", holes.join("; "))
 }
 
 fn compatible(receiver: &ReceiverFacts) -> CheckResult {

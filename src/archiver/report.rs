@@ -123,7 +123,7 @@ pub struct ServerState {
 /// What is known of a receiver and of the program that it is.
 #[derive(Clone, Debug, Default)]
 pub struct ReceiverFacts {
-    /// Whether `pg_receivewal` is installed.
+    /// Whether there is something to receive with: `pg_receivewal`, or walarch's own receiver.
     pub is_installed: bool,
     /// Its version, as it prints it.
     pub version: Option<String>,
@@ -141,4 +141,6 @@ pub struct ReceiverFacts {
     pub failures: u32,
     /// When `cron` will start it, if that is not at once.
     pub next_start_at: Option<Timestamp>,
+    /// WAL that was not received and never will be, each with its first and last position.
+    pub holes: Vec<String>,
 }

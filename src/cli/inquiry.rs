@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::ServerConfig;
+use crate::config::{ReceiverKind, ServerConfig};
 use crate::postgres::{
     Connection, Conninfo, Limits, PostgresError, ReplicationSlot, ServerFacts, SystemIdentity,
     WalSender, find_slot, find_wal_sender, identify_system,
@@ -150,6 +150,8 @@ impl Inquiry {
         let mut wal = server.clone();
         let has_wal_source = wal.use_wal_conninfo().is_some() && wal.conninfo != server.conninfo;
         let path_prefix = server.path_prefix.clone();
+        let needs_program =
+            server.streaming_archiver && server.own.receiver == ReceiverKind::PgReceivewal;
         let find_program = move || ReceiverProgram::find(path_prefix.as_deref());
         Inquiry {
             ordinary: ordinary(&server.conninfo),
@@ -157,9 +159,7 @@ impl Inquiry {
             wal_ordinary: ordinary(&wal.conninfo.filter(|_| has_wal_source)),
             wal_streaming: streaming(&wal.streaming_conninfo.filter(|_| has_wal_source)),
             primary: ordinary(&server.primary_conninfo),
-            program: server
-                .streaming_archiver
-                .then(|| Pending::start(find_program)),
+            program: needs_program.then(|| Pending::start(find_program)),
             deadline,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::Output;
-use crate::receiver::{Measurements, Meter, Phase};
+use crate::receiver::{Measurements, Meter};
 use crate::units::pretty_size;
 
 /// How often the line changes.
@@ -38,10 +38,9 @@ impl<'a> LiveLine<'a> {
             let mut before = meter.read().received_bytes;
             while stopped.recv_timeout(INTERVAL) == Err::<(), _>(RecvTimeoutError::Timeout) {
                 let now = meter.read();
-                let rate = pretty_size(now.received_bytes - before);
+                let rate = now.received_bytes - before;
                 before = now.received_bytes;
-                line.set_message(format!("{server}: {rate}/s, {}", sentence(&now)));
-                line.tick();
+                line.set_message(format!("{server}: {}", sentence(&now, Some(rate))));
             }
         };
         let thread = thread::Builder::new().name("line".to_owned()).spawn(draw);
@@ -67,17 +66,22 @@ impl Drop for LiveLine<'_> {
     }
 }
 
-/// All that fits on a line.
-pub(super) fn sentence(it: &Measurements) -> String {
-    let mut parts = vec![match position(it) {
-        Some(position) if it.phase == Phase::Streaming => format!("streaming {position}"),
-        Some(position) => format!("{} at {position}", it.phase),
-        None => it.phase.to_string(),
-    }];
-    parts.extend(lag(it));
-    parts.extend(waiting(it));
-    if it.reconnects > 0 {
-        parts.push(reconnects(it));
+/// What fits on a line of a terminal; `rate` is in bytes per second.
+pub(super) fn sentence(it: &Measurements, rate: Option<u64>) -> String {
+    let mut parts = vec![it.phase.to_string()];
+    if let (Some(written), Some(timeline)) = (it.write_lsn, it.timeline) {
+        parts.push(format!("{written} (timeline {timeline})"));
+        parts.extend(rate.map(|rate| format!("{}/s", pretty_size(rate))));
+    }
+    parts.extend(
+        it.lag_bytes
+            .map(|lag| format!("{} behind", pretty_size(lag))),
+    );
+    parts.extend(it.archive_queue.map(|files| format!("{files} to archive")));
+    match it.reconnects {
+        0 => {}
+        1 => parts.push("1 reconnect".to_owned()),
+        count => parts.push(format!("{count} reconnects")),
     }
     parts.join(", ")
 }

@@ -58,18 +58,7 @@ fn receive(
     configuration_path: &Path,
     output: &Output,
 ) -> Result<(), String> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let signal = Arc::new(AtomicUsize::new(0));
-    for number in [SIGINT, SIGTERM] {
-        // The second one ends us at once, and the receiver with us.
-        flag::register_conditional_shutdown(number, 1, Arc::clone(&stop))
-            .and_then(|_| {
-                let value = usize::try_from(number).unwrap_or_default();
-                flag::register_usize(number, Arc::clone(&signal), value)
-            })
-            .and_then(|_| flag::register(number, Arc::clone(&stop)))
-            .map_err(|error| format!("cannot watch for signals: {error}"))?;
-    }
+    let request = StopRequest::watch()?;
     let meter = Arc::new(Meter::new(server.own.receiver.name()));
     let service = Service::from_environment();
     let watched = Arc::clone(&meter);
@@ -81,24 +70,67 @@ fn receive(
         Box::new(archivist) as Box<dyn Archivist>
     });
     let live_line = LiveLine::begin(output, &server.name, &meter);
-    let received = receiver::receive(server, &stop, &meter, archivist, &|notice| match notice {
+    let notify = |notice: &Notice<'_>| tell(notice, &service, output);
+    let received = receiver::receive(server, &request.stop, &meter, archivist, &notify);
+    drop(live_line);
+    service.stopping();
+    if let Some(signal) = request.signal() {
+        output.info(&format!("{signal} received. Terminate gracefully."));
+    }
+    received.map_err(|error| error.to_string())
+}
+
+fn tell(notice: &Notice<'_>, service: &Service, output: &Output) {
+    match notice {
         Notice::Streaming(position) => service.ready(&format!("receiving WAL from {position}")),
         Notice::Line { line, .. } => {
             service.status(line);
             print(notice, output);
         }
+        Notice::Reconnecting { error, .. } => {
+            let reason = error.to_string();
+            service.status(reason.lines().next().unwrap_or_default());
+            print(notice, output);
+        }
         notice => print(notice, output),
-    });
-    drop(live_line);
-    service.stopping();
-    if stop.load(Ordering::Relaxed) {
-        let name = match i32::try_from(signal.load(Ordering::Relaxed)) {
+    }
+}
+
+/// What a signal asks for.
+struct StopRequest {
+    stop: Arc<AtomicBool>,
+    /// The number of the last signal.
+    signal: Arc<AtomicUsize>,
+}
+
+impl StopRequest {
+    fn watch() -> Result<Self, String> {
+        let request = StopRequest {
+            stop: Arc::new(AtomicBool::new(false)),
+            signal: Arc::new(AtomicUsize::new(0)),
+        };
+        for number in [SIGINT, SIGTERM] {
+            // The second one ends us at once, and the receiver with us.
+            flag::register_conditional_shutdown(number, 1, Arc::clone(&request.stop))
+                .and_then(|_| {
+                    let value = usize::try_from(number).unwrap_or_default();
+                    flag::register_usize(number, Arc::clone(&request.signal), value)
+                })
+                .and_then(|_| flag::register(number, Arc::clone(&request.stop)))
+                .map_err(|error| format!("cannot watch for signals: {error}"))?;
+        }
+        Ok(request)
+    }
+
+    /// The signal's name, if one has come.
+    fn signal(&self) -> Option<&'static str> {
+        let signal = i32::try_from(self.signal.load(Ordering::Relaxed));
+        let name = match signal {
             Ok(SIGTERM) => "SIGTERM",
             _ => "SIGINT",
         };
-        output.info(&format!("{name} received. Terminate gracefully."));
+        self.stop.load(Ordering::Relaxed).then_some(name)
     }
-    received.map_err(|error| error.to_string())
 }
 
 fn create_slot(

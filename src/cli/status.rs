@@ -50,7 +50,7 @@ fn show(
     if let Some(measurements) = measurements {
         let value = json!({
             "description": "What receive-wal measures",
-            "message": live::sentence(&measurements),
+            "message": live::sentence(&measurements, None),
             "measurements": measurements,
         });
         lines.insert("receive_wal_measurements".to_owned(), value);

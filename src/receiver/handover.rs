@@ -4,6 +4,7 @@
 //! [`Meter`], so that receiving waits for nothing here; the queue is bounded by nothing but the disk.
 //! What this thread does not come to do, `archive-wal` does: both take the same lock for each round.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +65,7 @@ impl HandOver {
             archivist,
             meter: Arc::clone(&meter),
             stop: Arc::clone(&stop),
-            failures: Vec::new(),
+            causes: BTreeSet::new(),
             back_off: BACK_OFF_MIN,
         };
         thread::Builder::new()
@@ -95,8 +96,8 @@ struct Worker {
     archivist: Box<dyn Archivist>,
     meter: Arc<Meter>,
     stop: Arc<AtomicBool>,
-    /// Of the last round.
-    failures: Vec<String>,
+    /// Why the last round failed.
+    causes: BTreeSet<String>,
     /// The pause after the next failure.
     back_off: Duration,
 }
@@ -114,7 +115,7 @@ impl Worker {
                 Round::Done { archived, failures } => {
                     self.meter.archived(archived);
                     if !failures.is_empty() {
-                        self.fail(failures);
+                        self.fail(&failures);
                     } else {
                         self.succeed();
                         if archived == 0 {
@@ -127,22 +128,26 @@ impl Worker {
     }
 
     /// Tells what fails that did not fail before, and waits: what arrives meanwhile would fail, too.
-    fn fail(&mut self, failures: Vec<String>) {
-        for failure in failures.iter().filter(|it| !self.failures.contains(it)) {
-            tracing::error!("WAL that was received is not archived: {failure}");
+    fn fail(&mut self, failures: &[String]) {
+        let causes: BTreeSet<String> = failures.iter().map(|failure| cause(failure)).collect();
+        let mut news: BTreeSet<&String> = causes.difference(&self.causes).collect();
+        for failure in failures {
+            if news.remove(&cause(failure)) {
+                tracing::error!("WAL that was received is not archived: {failure}");
+            }
         }
         self.meter
             .archive_trouble(failures.first().map(String::as_str));
-        self.failures = failures;
+        self.causes = causes;
         self.pause(self.back_off);
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
     }
 
     fn succeed(&mut self) {
-        if !self.failures.is_empty() {
+        if !self.causes.is_empty() {
             tracing::info!("WAL that was received is archived again");
             self.meter.archive_trouble(None);
-            self.failures.clear();
+            self.causes.clear();
         }
         self.back_off = BACK_OFF_MIN;
     }
@@ -163,6 +168,21 @@ impl Worker {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// A failure without the names of segments and of their directories: what is wrong with one file is
+/// usually wrong with all of them.
+fn cause(failure: &str) -> String {
+    let mut cause = String::new();
+    let mut digits = 0;
+    for character in failure.chars() {
+        let is_digit = character.is_ascii_digit() || ('A'..='F').contains(&character);
+        digits = if is_digit { digits + 1 } else { 0 };
+        if digits <= 8 {
+            cause.push(character);
+        }
+    }
+    cause
 }
 
 #[cfg(test)]
@@ -275,6 +295,20 @@ mod tests {
         rig.answer(1, &[]);
         rig.round();
         assert_eq!(rig.meter.read().archive_error, None);
+    }
+
+    #[test]
+    fn the_same_failure_of_another_segment_is_the_same_cause() {
+        let failure = |name: &str, why: &str| cause(&format!("cannot write wals/{name}: {why}"));
+        let full = failure("0000000100000000/00000001000000000000000A", "full");
+        assert_eq!(
+            failure("0000000100000001/000000010000000100000000", "full"),
+            full
+        );
+        assert_ne!(
+            failure("0000000100000000/00000001000000000000000A", "broken"),
+            full
+        );
     }
 
     #[test]

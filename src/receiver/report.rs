@@ -72,6 +72,7 @@ impl Reporter {
         thread::Builder::new()
             .name("report".to_owned())
             .spawn(move || {
+                files.write();
                 while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     files.write();
                 }

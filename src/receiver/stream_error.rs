@@ -1,7 +1,7 @@
 //! What can go wrong with WAL between the connection and the disk.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -44,16 +44,36 @@ pub enum ProtocolError {
 #[error("cannot {action} {}: {source}{}", path.display(), room_hint(source))]
 pub struct FileError {
     /// A verb phrase.
-    pub(super) action: &'static str,
+    action: &'static str,
     /// The file or directory concerned.
-    pub(super) path: PathBuf,
+    path: PathBuf,
     /// The system's answer.
-    pub(super) source: io::Error,
+    source: io::Error,
     /// Nothing is lost: what was refused may be tried again in the same place.
     pub(super) may_be_repeated: bool,
 }
 
 impl FileError {
+    /// Makes one of the system's answer: what was tried must begin anew.
+    pub(super) fn of(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| FileError {
+            action,
+            path,
+            source,
+            may_be_repeated: false,
+        }
+    }
+
+    /// The same for what may be tried again in its place.
+    pub(super) fn repeatable(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let failed = Self::of(action, path);
+        move |source| FileError {
+            may_be_repeated: true,
+            ..failed(source)
+        }
+    }
+
     /// Whether there is only no room, so that it may succeed later.
     pub(super) fn is_want_of_room(&self) -> bool {
         is_want_of_room(&self.source)

@@ -38,6 +38,8 @@ mod receive;
 mod single;
 #[path = "compare/sshd.rs"]
 mod sshd;
+#[path = "compare/stream.rs"]
+mod stream;
 #[path = "compare/table.rs"]
 mod table;
 #[path = "compare/throughput.rs"]
@@ -72,6 +74,10 @@ const ROWS: &[(&str, Measure)] = &[
     ("memory", memory::memory),
     ("queue", queue::queue),
     ("receive", receive::receive),
+    ("catch-up", stream::catch_up),
+    ("commit", stream::commit),
+    ("straight", stream::straight),
+    ("prompt", stream::prompt),
     ("check", check::check),
     ("verify", verify::verify),
     ("get", fetch::get),

@@ -15,7 +15,7 @@ use crate::support::monitored::{
     pretend_to_receive, say,
 };
 use crate::support::postgres::{Major, Postgres};
-use crate::support::tool::{Barman, Run, Walarch, wait_for};
+use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
 use crate::support::trace::{CHANGING, Call, traced};
 
 const CHECK: [&str; 2] = ["check", "main"];
@@ -558,4 +558,21 @@ fn a_slot_that_loses_wal_is_a_failure_and_one_that_piles_it_up_a_warning() {
             .starts_with("slot 'slow' is lost"),
         "{slot}"
     );
+}
+
+#[test]
+fn the_built_in_receiver_needs_no_pg_receivewal() {
+    let server = healthy_server();
+    let _streamer = Streamer::start(&server, "built_in");
+    let check = |receiver: &str| {
+        let home = streaming_home(&server, "built_in", &[("path_prefix", "/nonexistent")])
+            .walarch_toml(&format!("[walarch]\nreceiver = \"{receiver}\"\n"));
+        let _lock = pretend_to_receive(&home);
+        let mut command = Walarch.command(&home, &CHECK);
+        let run = finish(start(command.env("PATH", "")), Duration::from_secs(60));
+        let lines: Vec<String> = run.stdout.lines().map(str::to_owned).collect();
+        failed(&lines).len()
+    };
+    assert_eq!(check("pg_receivewal"), 2, "not installed, not compatible");
+    assert_eq!(check("builtin"), 0);
 }

@@ -2,7 +2,9 @@
 //! agree.
 
 mod bad_days;
+mod bad_line;
 mod builtin;
+mod faults;
 mod handover;
 mod hostile;
 mod measures;
@@ -12,3 +14,4 @@ mod running;
 mod slots;
 mod support;
 mod survival;
+mod takeover;

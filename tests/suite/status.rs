@@ -101,7 +101,8 @@ fn the_receiver_the_queues_and_the_errors_are_shown() {
 
     drop(lock);
     let state = r#"{"last_exit": {"at": "2026-01-02T03:04:05Z", "failed": true,
-        "reason": "gone"}, "consecutive_failures": 2}"#;
+        "reason": "gone"}, "consecutive_failures": 2, "holes": [{"at": "2026-01-02T03:04:05Z",
+        "timeline": 1, "from": "0/3000000", "to": "0/5000000"}]}"#;
     fs::write(
         home.barman_home().join("main/.walarch-receive-wal.json"),
         state,
@@ -112,6 +113,10 @@ fn the_receiver_the_queues_and_the_errors_are_shown() {
     let exit = "at Fri Jan  2 03:04:05 2026: gone";
     assert_eq!(value(&lines, "Last exit of receive-wal"), exit);
     assert_eq!(value(&lines, "Failures of receive-wal in a row"), "2");
+    assert_eq!(
+        value(&lines, "Holes in what was received"),
+        "the server had removed 0/3000000 to 0/5000000 on timeline 1"
+    );
 }
 
 #[test]

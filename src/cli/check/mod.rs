@@ -16,8 +16,8 @@ use super::processes;
 use super::servers::select_with_inactive;
 use crate::archiver::{self, CheckReport, CheckResult, ReceiverFacts, ServerState};
 use crate::codec::{CodecError, CodecOptions, Rehearsal, rehearse_encryption};
-use crate::config::{Config, ServerConfig};
-use crate::receiver::ReceiverState;
+use crate::config::{Config, ReceiverKind, ServerConfig};
+use crate::receiver::{Builtin, ReceiverState};
 pub(super) use archive::{Archive, name_gaps};
 
 pub(super) fn run(
@@ -134,17 +134,21 @@ fn receiver_facts(server: &ServerConfig, answers: Option<&Answers>) -> ReceiverF
     });
     let program = answers.and_then(|answers| answers.program.as_ref());
     let server_version = answers.and_then(Answers::streaming_version);
+    let is_builtin = server.own.receiver == ReceiverKind::Builtin;
+    let is_compatible = |version| match is_builtin {
+        true => Builtin::is_compatible_with(version),
+        false => program.is_some_and(|program| program.is_compatible_with(version)),
+    };
     ReceiverFacts {
-        is_installed: program.is_some(),
+        is_installed: is_builtin || program.is_some(),
         version: program.and_then(|program| program.version.clone()),
-        is_compatible: program
-            .zip(server_version)
-            .is_some_and(|(program, version)| program.is_compatible_with(version)),
+        is_compatible: server_version.is_some_and(is_compatible),
         server_version,
         pid: processes::find(server, "receive-wal").map(|process| process.pid),
         streaming_since: state.streaming_since,
         next_start_at: state.may_start_at(Timestamp::now()),
         failures: state.consecutive_failures,
+        holes: state.holes.iter().map(ToString::to_string).collect(),
         last_exit: state.last_exit.map(|exit| (exit.at, exit.reason)),
     }
 }

@@ -6,12 +6,14 @@
 //! stream       one stream: messages in, checked; files written; status updates out
 //! acknowledge  when what was received is made durable and reported
 //! segment      the files, and which bytes of them outlast a crash
+//! finish       complete segments become durable beside the writing
 //! ```
 //!
 //! On disk it leaves exactly what `pg_receivewal` leaves, at every instant, so that either can go on
 //! where the other one was killed.
 
 mod acknowledge;
+mod finish;
 mod segment;
 mod stream;
 mod timeline;
@@ -35,6 +37,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// walarch itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Builtin;
+
+/// The first version whose WAL it receives, as a number.
+const OLDEST_SERVER_VERSION: i32 = 100_000;
+
+impl Builtin {
+    /// Whether it can receive from a server of this version, as a number (150018 for 15.18).
+    pub fn is_compatible_with(server_version: i32) -> bool {
+        server_version >= OLDEST_SERVER_VERSION
+    }
+}
 
 impl Receiver for Builtin {
     fn name(&self) -> &'static str {

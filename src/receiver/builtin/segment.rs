@@ -1,18 +1,24 @@
 //! The files that WAL is written to.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::durable::{self, Publication};
+use super::finish::{Finished, Finisher, FullSegment};
+use crate::durable;
 use crate::receiver::meter::Meter;
 use crate::receiver::stream_error::FileError;
 use crate::wal::{Lsn, SegmentSize, WalName};
 
 /// Permissions of a new file, less the umask, as `pg_receivewal` creates its files.
 const FILE_MODE: u32 = 0o600;
+
+/// The name of a segment that is received while the one before it becomes durable. Hidden, so that
+/// nobody takes it for the place to go on at.
+const AHEAD: &str = ".ahead.partial";
 
 /// How many bytes of a segment tell whether anything was written to it: none of WAL begins with so
 /// many zeros.
@@ -21,19 +27,20 @@ const PROBE_SIZE_BYTES: usize = 8;
 /// The segments of one timeline, written from a segment's beginning on.
 ///
 /// A segment is called `NAME.partial` and has its full size from before its first byte until all of
-/// it is durable; then it gets its name. There is only one such file at a time, the newest: whoever
-/// goes on later, this receiver or another one, begins again where that file begins.
+/// it is durable; then it gets its name. There is only one such file at a time: whoever goes on
+/// later, this receiver or another one, begins again where that file begins.
 #[derive(Debug)]
 pub(super) struct SegmentFiles<'d> {
     directory: &'d Path,
     timeline: u32,
     segment_size: SegmentSize,
     open: Option<OpenSegment>,
+    /// What becomes durable beside the writing; `None` if everything does at once.
+    finisher: Option<Finisher>,
     written: Lsn,
     flushed: Lsn,
-    /// Where a segment ends that has got its name and that nobody was told of yet: the file behind it
-    /// is to be there first, or it is the one that says where to go on, and is not archived.
-    completed: Option<Lsn>,
+    /// Where segments end that nobody was told of yet.
+    completed: VecDeque<Lsn>,
     meter: &'d Meter,
 }
 
@@ -42,31 +49,37 @@ struct OpenSegment {
     file: File,
     path: PathBuf,
     start: Lsn,
+    /// It is called [`AHEAD`].
+    is_ahead: bool,
     /// The name of the file outlasts a crash as well.
     name_is_durable: bool,
 }
 
 impl<'d> SegmentFiles<'d> {
     /// Everything before `start`, which is where a segment begins, is in `directory` or was never
-    /// wanted.
+    /// wanted. With `is_ahead` a segment may be received while the one before it becomes durable.
     pub(super) fn begin(
         directory: &'d Path,
         timeline: u32,
         start: Lsn,
         segment_size: SegmentSize,
+        is_ahead: bool,
         meter: &'d Meter,
     ) -> Result<Self, FileError> {
+        let ahead = directory.join(AHEAD);
+        durable::remove(&ahead).map_err(FileError::of("remove", &ahead))?;
         // The last receiver may have been killed after it had given a segment its name, and before
         // that was durable. What is said to be flushed from now on includes that segment.
-        durable::sync_directory(directory).map_err(failed("synchronise", directory))?;
+        durable::sync_directory(directory).map_err(FileError::of("synchronise", directory))?;
         Ok(SegmentFiles {
             directory,
             timeline,
             segment_size,
             open: None,
+            finisher: is_ahead.then(|| Finisher::start(directory)).transpose()?,
             written: start,
             flushed: start,
-            completed: None,
+            completed: VecDeque::new(),
             meter,
         })
     }
@@ -76,44 +89,43 @@ impl<'d> SegmentFiles<'d> {
         self.written
     }
 
-    /// The position after the last byte that outlasts a crash.
+    /// The position after the last byte that outlasts a crash, as far as that has been seen.
     pub(super) fn flushed(&self) -> Lsn {
         self.flushed
     }
 
-    /// Opens the file that the next byte goes to, if it is not open yet.
-    fn prepare(&mut self) -> Result<(), FileError> {
-        if self.open.is_none() {
-            self.open = Some(self.open_segment(self.written)?);
-        }
-        Ok(())
+    /// Whether [`SegmentFiles::settle`] will soon see a segment become durable.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finisher.as_ref().is_some_and(Finisher::is_busy)
     }
 
-    /// Writes what of `bytes`, which begin at `start`, is not written yet, and tells of each segment
-    /// that becomes complete. After an error the same may be repeated: it goes on where it stopped.
+    /// Where the oldest segment ends that has become complete and was not taken yet. None is told
+    /// before the partial one behind it is there: until then the complete one is what says where to
+    /// go on, and is not archived.
+    pub(super) fn take_completed(&mut self) -> Option<Lsn> {
+        self.open.as_ref().filter(|segment| !segment.is_ahead)?;
+        self.completed.pop_front()
+    }
+
+    /// Writes what of `bytes`, which begin at `start`, is not written yet. After an error the same may
+    /// be repeated: it goes on where it stopped.
     ///
     /// Afterwards the file is open that the next byte goes to. `start` is at most
     /// [`SegmentFiles::written`].
-    pub(super) fn write(
-        &mut self,
-        start: Lsn,
-        bytes: &[u8],
-        on_complete: &mut dyn FnMut(Lsn),
-    ) -> Result<(), FileError> {
+    pub(super) fn write(&mut self, start: Lsn, bytes: &[u8]) -> Result<(), FileError> {
         loop {
             self.complete()?;
-            self.prepare()?;
-            if let Some(end) = self.completed.take() {
-                self.meter.segment_completed();
-                on_complete(end);
+            if self.open.is_none() {
+                self.open = Some(self.open_segment()?);
             }
-            let done =
-                usize::try_from(self.written.0.saturating_sub(start.0)).unwrap_or(usize::MAX);
-            let rest = bytes.get(done..).unwrap_or_default();
-            if rest.is_empty() {
-                return Ok(());
+            let done = self.written.0.saturating_sub(start.0);
+            let rest = usize::try_from(done)
+                .ok()
+                .and_then(|done| bytes.get(done..));
+            match rest {
+                None | Some([]) => return Ok(()),
+                Some(rest) => self.write_some(rest)?,
             }
-            self.write_some(rest)?;
         }
     }
 
@@ -129,9 +141,9 @@ impl<'d> SegmentFiles<'d> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Ok(0) => {
                 let error = io::ErrorKind::WriteZero.into();
-                return Err(repeatable("write to", &segment.path)(error));
+                return Err(FileError::of("write to", &segment.path)(error));
             }
-            other => other.map_err(repeatable("write to", &segment.path))?,
+            other => other.map_err(FileError::repeatable("write to", &segment.path))?,
         };
         self.written = Lsn(self.written.0 + size_bytes as u64);
         self.meter.written(self.written, size_bytes as u64);
@@ -139,18 +151,21 @@ impl<'d> SegmentFiles<'d> {
     }
 
     /// Makes everything durable that was written.
+    ///
+    /// After a failure the system may take lost pages for written ones: all of the segment must be
+    /// received again.
     pub(super) fn flush(&mut self) -> Result<(), FileError> {
+        self.settle(true)?;
         let Some(segment) = self.open.as_mut() else {
             return Ok(());
         };
         if self.flushed < self.written {
             let began = Instant::now();
-            // After a failure the system may take lost pages for written ones: all of the segment
-            // must be received again.
-            durable::sync_data(&segment.file).map_err(failed("synchronise", &segment.path))?;
+            durable::sync_data(&segment.file)
+                .map_err(FileError::of("synchronise", &segment.path))?;
             if !segment.name_is_durable {
                 durable::sync_directory(self.directory)
-                    .map_err(failed("synchronise", self.directory))?;
+                    .map_err(FileError::of("synchronise", self.directory))?;
                 segment.name_is_durable = true;
             }
             self.flushed = self.written;
@@ -159,39 +174,72 @@ impl<'d> SegmentFiles<'d> {
         Ok(())
     }
 
-    /// If the open segment is full: makes it durable and gives it its name.
+    /// If the open segment is full: has it made durable and given its name, at once or beside what
+    /// follows.
     fn complete(&mut self) -> Result<(), FileError> {
-        let size_bytes = self.segment_size.bytes();
-        let written = self.written;
-        let is_full = |segment: &OpenSegment| written.0 - segment.start.0 == size_bytes;
-        let Some(segment) = self.open.as_ref().filter(|segment| is_full(segment)) else {
+        let is_full =
+            |segment: &OpenSegment| self.written.0 - segment.start.0 == self.segment_size.bytes();
+        if !self.open.as_ref().is_some_and(is_full) {
+            return Ok(());
+        }
+        self.settle(true)?;
+        let Some(segment) = self.open.take() else {
             return Ok(());
         };
-        let began = Instant::now();
-        if self.flushed < written {
-            durable::sync_data(&segment.file).map_err(failed("synchronise", &segment.path))?;
-        }
         let name = WalName::of_segment(self.timeline, segment.start, self.segment_size);
-        let path = self.directory.join(name.as_str());
-        match durable::publish_file(&segment.path, &path) {
-            Ok(Publication::Created) => {}
-            Ok(Publication::AlreadyExists) => {
-                let error = io::Error::from(io::ErrorKind::AlreadyExists);
-                return Err(failed("create", &path)(error));
+        let full = FullSegment {
+            file: segment.file,
+            path: segment.path,
+            goal: self.directory.join(name.as_str()),
+            directory: self.directory.to_owned(),
+            end: self.written,
+        };
+        match &mut self.finisher {
+            Some(finisher) => finisher.begin(full),
+            None => {
+                let finished = full.finish()?;
+                self.note(finished);
             }
-            Err(error) => return Err(repeatable("rename", &segment.path)(error)),
         }
-        self.open = None;
-        durable::sync_directory(self.directory).map_err(failed("synchronise", self.directory))?;
-        self.flushed = written;
-        self.meter.flushed(written, began.elapsed());
-        self.completed = Some(written);
         Ok(())
     }
 
-    fn open_segment(&self, start: Lsn) -> Result<OpenSegment, FileError> {
-        let name = WalName::of_segment(self.timeline, start, self.segment_size);
-        let path = self.directory.join(format!("{name}.partial"));
+    /// Sees whether the segment is durable that was becoming so, or waits until it is.
+    pub(super) fn settle(&mut self, wait: bool) -> Result<(), FileError> {
+        let finished = self.finisher.as_mut();
+        let Some(finished) = finished.and_then(|finisher| finisher.finished(wait)) else {
+            return Ok(());
+        };
+        let finished = finished?;
+        if let Some(segment) = self.open.as_mut().filter(|segment| segment.is_ahead) {
+            let path = partial_path(
+                self.directory,
+                self.timeline,
+                segment.start,
+                self.segment_size,
+            );
+            durable::move_file(&segment.path, &path, false)
+                .map_err(FileError::of("rename", &segment.path))?;
+            segment.path = path;
+            segment.is_ahead = false;
+        }
+        self.note(finished);
+        Ok(())
+    }
+
+    fn note(&mut self, finished: Finished) {
+        self.flushed = finished.end;
+        self.meter.flushed(finished.end, finished.took);
+        self.completed.push_back(finished.end);
+    }
+
+    fn open_segment(&self) -> Result<OpenSegment, FileError> {
+        let start = self.written;
+        let is_ahead = self.is_finishing();
+        let path = match is_ahead {
+            true => self.directory.join(AHEAD),
+            false => partial_path(self.directory, self.timeline, start, self.segment_size),
+        };
         let file = File::options()
             .read(true)
             .write(true)
@@ -199,13 +247,14 @@ impl<'d> SegmentFiles<'d> {
             .truncate(false)
             .mode(FILE_MODE)
             .open(&path)
-            .map_err(repeatable("create", &path))?;
+            .map_err(FileError::repeatable("create", &path))?;
         durable::allocate(&file, self.segment_size.bytes())
-            .map_err(repeatable("make room for", &path))?;
+            .map_err(FileError::repeatable("make room for", &path))?;
         Ok(OpenSegment {
             file,
             path,
             start,
+            is_ahead,
             name_is_durable: false,
         })
     }
@@ -219,34 +268,172 @@ impl<'d> SegmentFiles<'d> {
         };
         let mut probe = [0; PROBE_SIZE_BYTES];
         let read = segment.file.read_exact_at(&mut probe, 0);
-        read.map_err(failed("read", &segment.path))?;
+        read.map_err(FileError::of("read", &segment.path))?;
         if probe == [0; PROBE_SIZE_BYTES] {
-            durable::remove(&segment.path).map_err(failed("remove", &segment.path))?;
+            durable::remove(&segment.path).map_err(FileError::of("remove", &segment.path))?;
             durable::sync_directory(self.directory)
-                .map_err(failed("synchronise", self.directory))?;
+                .map_err(FileError::of("synchronise", self.directory))?;
         }
         Ok(())
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
-    error(action, path, false)
+fn partial_path(directory: &Path, timeline: u32, start: Lsn, segment_size: SegmentSize) -> PathBuf {
+    let name = WalName::of_segment(timeline, start, segment_size);
+    directory.join(format!("{name}.partial"))
 }
 
-fn repeatable(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
-    error(action, path, true)
-}
+#[cfg(test)]
+mod tests {
+    use std::fs;
 
-fn error(
-    action: &'static str,
-    path: &Path,
-    may_be_repeated: bool,
-) -> impl FnOnce(io::Error) -> FileError {
-    let path = path.to_owned();
-    move |source| FileError {
-        action,
-        path,
-        source,
-        may_be_repeated,
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const SIZE: u64 = 1 << 20;
+
+    struct Streaming {
+        folder: TempDir,
+        meter: Meter,
+    }
+
+    impl Streaming {
+        fn new() -> Self {
+            Streaming {
+                folder: TempDir::new().unwrap(),
+                meter: Meter::new("builtin"),
+            }
+        }
+
+        fn begin(&self, start: u64, is_ahead: bool) -> SegmentFiles<'_> {
+            let size = SegmentSize::new(SIZE).unwrap();
+            SegmentFiles::begin(
+                self.folder.path(),
+                1,
+                Lsn(start),
+                size,
+                is_ahead,
+                &self.meter,
+            )
+            .unwrap()
+        }
+
+        /// The names, with what the files begin with.
+        fn files(&self) -> Vec<(String, u8)> {
+            let entries = fs::read_dir(self.folder.path()).unwrap();
+            let mut files: Vec<_> = entries
+                .map(|entry| {
+                    let path = entry.unwrap().path();
+                    let bytes = fs::read(&path).unwrap();
+                    assert_eq!(bytes.len() as u64, SIZE, "{path:?}");
+                    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                    (name, bytes[0])
+                })
+                .collect();
+            files.sort();
+            files
+        }
+    }
+
+    fn file(name: &str, first: u8) -> (String, u8) {
+        (name.to_owned(), first)
+    }
+
+    const ONE: &str = "000000010000000000000001";
+    const TWO: &str = "000000010000000000000002";
+    const THREE_PARTIAL: &str = "000000010000000000000003.partial";
+
+    #[test]
+    fn wal_across_segments_is_cut_into_files_and_the_next_one_is_there_before_it_is_told() {
+        for is_ahead in [false, true] {
+            let streaming = Streaming::new();
+            let mut files = streaming.begin(SIZE, is_ahead);
+            let wal = [vec![1; SIZE as usize], vec![2; SIZE as usize], vec![3]].concat();
+            files.write(Lsn(SIZE), &wal).unwrap();
+            assert_eq!(files.written(), Lsn(3 * SIZE + 1));
+            assert!(files.flushed() <= Lsn(3 * SIZE));
+            files.flush().unwrap();
+            assert_eq!(files.flushed(), Lsn(3 * SIZE + 1));
+            assert_eq!(files.take_completed(), Some(Lsn(2 * SIZE)));
+            assert_eq!(files.take_completed(), Some(Lsn(3 * SIZE)));
+            assert_eq!(files.take_completed(), None);
+            let expected = [file(ONE, 1), file(TWO, 2), file(THREE_PARTIAL, 3)];
+            assert_eq!(streaming.files(), expected);
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_repeated_goes_on_where_it_stopped() {
+        let streaming = Streaming::new();
+        let mut files = streaming.begin(SIZE, false);
+        files.write(Lsn(SIZE), &[1, 1]).unwrap();
+        files.write(Lsn(SIZE), &[9, 9, 1]).unwrap();
+        assert_eq!(files.written(), Lsn(SIZE + 3));
+        files.flush().unwrap();
+        let path = streaming.folder.path().join(format!("{ONE}.partial"));
+        assert!(fs::read(path).unwrap().starts_with(&[1, 1, 1, 0]));
+    }
+
+    #[test]
+    fn until_a_segment_is_durable_it_is_the_one_that_says_where_to_go_on() {
+        let streaming = Streaming::new();
+        let mut files = streaming.begin(SIZE, true);
+        files.write(Lsn(SIZE), &vec![1; SIZE as usize]).unwrap();
+        // Opened before anybody looked whether the first one is finished.
+        let names: Vec<_> = streaming
+            .files()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert!(names.contains(&AHEAD.to_owned()), "{names:?}");
+        assert!(!names.contains(&format!("{TWO}.partial")), "{names:?}");
+        assert_eq!(files.take_completed(), None);
+        files.settle(true).unwrap();
+        assert_eq!(files.take_completed(), Some(Lsn(2 * SIZE)));
+        let expected = [file(ONE, 1), file(&format!("{TWO}.partial"), 0)];
+        assert_eq!(streaming.files(), expected);
+    }
+
+    #[test]
+    fn what_a_killed_receiver_had_begun_ahead_is_received_again() {
+        let streaming = Streaming::new();
+        fs::write(streaming.folder.path().join(AHEAD), b"left").unwrap();
+        let mut files = streaming.begin(SIZE, true);
+        files.write(Lsn(SIZE), &[1]).unwrap();
+        assert_eq!(streaming.files(), [file(&format!("{ONE}.partial"), 1)]);
+    }
+
+    #[test]
+    fn a_complete_segment_is_never_replaced() {
+        let streaming = Streaming::new();
+        fs::write(streaming.folder.path().join(ONE), b"there").unwrap();
+        let mut files = streaming.begin(SIZE, false);
+        let error = files.write(Lsn(SIZE), &vec![1; SIZE as usize]).unwrap_err();
+        assert!(error.to_string().contains(ONE), "{error}");
+        assert_eq!(
+            fs::read(streaming.folder.path().join(ONE)).unwrap(),
+            b"there"
+        );
+        assert_eq!(files.flushed(), Lsn(SIZE));
+    }
+
+    #[test]
+    fn at_the_end_of_a_timeline_only_a_file_without_wal_goes() {
+        let streaming = Streaming::new();
+        let mut files = streaming.begin(SIZE, true);
+        files.write(Lsn(SIZE), &vec![1; SIZE as usize]).unwrap();
+        files.end_timeline().unwrap();
+        assert_eq!(streaming.files(), [file(ONE, 1)]);
+
+        // What an earlier run received may be nowhere else.
+        let mut files = streaming.begin(2 * SIZE, false);
+        files.write(Lsn(2 * SIZE), &[2]).unwrap();
+        drop(files);
+        let mut files = streaming.begin(2 * SIZE, false);
+        files.write(Lsn(2 * SIZE), &[]).unwrap();
+        files.end_timeline().unwrap();
+        let partial = file(&format!("{TWO}.partial"), 2);
+        assert_eq!(streaming.files(), [file(ONE, 1), partial]);
     }
 }

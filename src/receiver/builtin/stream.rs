@@ -16,6 +16,9 @@ use crate::wal::{LongPageHeader, Lsn};
 /// How long a request to stop can stay unnoticed, should its signal not end a wait.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How soon it is seen that a segment has become durable, should nothing else happen.
+const FINISHING_TICK: Duration = Duration::from_millis(5);
+
 /// After this pause it is seen whether there is room on the disk again.
 const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -49,7 +52,10 @@ pub(super) fn receive(
         meter,
         ..
     } = *task;
-    let files = SegmentFiles::begin(directory, place.timeline, place.start, segment_size, meter)?;
+    // In synchronous mode everything is durable already when a segment is full.
+    let is_ahead = !task.synchronous;
+    let Place { timeline, start } = place;
+    let files = SegmentFiles::begin(directory, timeline, start, segment_size, is_ahead, meter)?;
     let has_slot = task.slot_name.is_some();
     let mut inflow = Inflow {
         acknowledgement: Acknowledgement::new(
@@ -102,7 +108,11 @@ impl Inflow<'_, '_> {
                 return Ok(true);
             }
             let patience = self.acknowledgement.patience(Instant::now());
-            let heard = self.listen(patience.min(TICK))?;
+            let tick = match self.files.is_finishing() {
+                true => FINISHING_TICK,
+                false => TICK,
+            };
+            let heard = self.listen(patience.min(tick))?;
             self.task.meter.turned();
             if !heard && let Some(silence) = self.acknowledgement.dead_for(Instant::now()) {
                 return Err(ArchiverFailure::Silent(silence));
@@ -211,30 +221,39 @@ impl Inflow<'_, '_> {
     fn write(&mut self, start: Lsn, bytes: &[u8]) -> Result<(), ArchiverFailure> {
         let mut is_full = false;
         loop {
-            let timeline = self.place.timeline;
-            let on_progress = &mut self.on_progress;
-            let written = self.files.write(start, bytes, &mut |end| {
-                let line = format!("finished segment at {end} (timeline {timeline})");
-                on_progress(Told::Line(&line));
-            });
-            match written {
-                Ok(()) if is_full => {
-                    self.task.meter.receiving();
-                    let line = format!("there is room again, going on at {}", self.files.written());
-                    (self.on_progress)(Told::Line(&line));
-                    return Ok(());
-                }
-                Ok(()) => return Ok(()),
+            match self.files.write(start, bytes) {
+                Ok(()) => break,
                 Err(error) if error.may_be_repeated && error.is_want_of_room() => {
                     if !is_full {
                         self.task.meter.disk_full(&error.to_string());
-                        (self.on_progress)(Told::Line(&format!("waiting for room: {error}")));
+                        self.tell(&format!("waiting for room: {error}"));
                     }
                     is_full = true;
                     self.wait_for_room()?;
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        if is_full {
+            self.task.meter.receiving();
+            self.tell(&format!(
+                "there is room again, going on at {}",
+                self.files.written()
+            ));
+        }
+        self.tell_completed();
+        Ok(())
+    }
+
+    fn tell(&mut self, line: &str) {
+        (self.on_progress)(Told::Line(line));
+    }
+
+    fn tell_completed(&mut self) {
+        let timeline = self.place.timeline;
+        while let Some(end) = self.files.take_completed() {
+            self.task.meter.segment_completed();
+            self.tell(&format!("finished segment at {end} (timeline {timeline})"));
         }
     }
 
@@ -263,11 +282,13 @@ impl Inflow<'_, '_> {
 
     /// Makes durable and reports what is due.
     fn acknowledge(&mut self) -> Result<(), ArchiverFailure> {
+        self.files.settle(false)?;
         match self.acknowledgement.due(self.progress(), Instant::now()) {
             Due::Nothing => return Ok(()),
             Due::Reply => {}
             Due::FlushAndReply => self.files.flush()?,
         }
+        self.tell_completed();
         let progress = self.progress();
         let update: StatusUpdate = self.acknowledgement.update(progress);
         if self.stream.send(&update)? {

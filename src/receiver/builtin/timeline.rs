@@ -29,8 +29,8 @@ impl Place {
         segment_size: SegmentSize,
     ) -> Result<Self, ProtocolError> {
         // The server may have sent more than it kept: the first part of a record whose rest it never
-        // got before it was promoted.
-        if next.timeline <= self.timeline || next.start > end {
+        // got before it was promoted. But it had what it was asked for.
+        if next.timeline <= self.timeline || next.start < self.start || next.start > end {
             return Err(ProtocolError::NextTimeline {
                 timeline: self.timeline,
                 end,
@@ -93,12 +93,7 @@ impl Place {
             return Ok(());
         }
         let content = history_file(connection, self.timeline)?;
-        durable::create_file(&path, &content, FILE_MODE).map_err(|source| FileError {
-            action: "create",
-            path,
-            source,
-            may_be_repeated: true,
-        })?;
+        durable::create_file(&path, &content, FILE_MODE).map_err(FileError::of("create", &path))?;
         meter.history_completed();
         Ok(())
     }

@@ -114,6 +114,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start(home: &Path) -> Result<Self> {
+        Self::start_with(home, "")
+    }
+
+    /// The same with these settings, one a line, instead of some of its own.
+    pub(crate) fn start_with(home: &Path, more: &str) -> Result<Self> {
         let cluster = Cluster {
             home: home.to_owned(),
             data: home.join("data"),
@@ -127,7 +132,7 @@ impl Cluster {
             "listen_addresses = ''\nunix_socket_directories = '{}'\narchive_mode = on\n\
              archive_command = 'cp %p {archive}/%f.part && mv {archive}/%f.part {archive}/%f'\n\
              shared_buffers = 256MB\nmax_wal_size = 4GB\nwal_keep_size = 4GB\ncheckpoint_timeout = 1h\n\
-             synchronous_commit = off\nfsync = off\nautovacuum = off\n",
+             synchronous_commit = off\nfsync = off\nautovacuum = off\n{more}",
             home.display()
         );
         let path = cluster.data.join("postgresql.auto.conf");
@@ -198,12 +203,25 @@ impl Cluster {
             .args(["-c", text]))
     }
 
-    fn pgbench(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn pgbench(&self, arguments: &[&str]) -> Result<String> {
         run(postgres_program("pgbench")
             .arg("-h")
             .arg(&self.home)
             .args(arguments)
             .arg("postgres"))
+    }
+}
+
+impl Cluster {
+    /// An empty directory that the server's user may write to.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.home.join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        fs::create_dir(&path)?;
+        give_to_postgres(&path)?;
+        Ok(path)
     }
 }
 

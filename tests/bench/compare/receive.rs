@@ -102,7 +102,7 @@ fn time(mut command: Command, directory: &Path, marker: &str) -> Result<(f64, i6
 }
 
 /// A command that does not outlive its measurement.
-struct Stopped(Child);
+pub(crate) struct Stopped(pub(crate) Child);
 
 impl Drop for Stopped {
     fn drop(&mut self) {
@@ -112,7 +112,7 @@ impl Drop for Stopped {
 }
 
 /// Waits until so many segments are complete.
-fn wait_for(child: &mut Child, directory: &Path, segments: usize) -> Result<()> {
+pub(crate) fn wait_for(child: &mut Child, directory: &Path, segments: usize) -> Result<()> {
     let start = Instant::now();
     while complete(directory)?.len() < segments {
         if let Some(status) = child.try_wait()? {

@@ -80,6 +80,16 @@ impl Pairs {
         Ok(pairs)
     }
 
+    /// What was measured otherwise.
+    pub(crate) fn of(walarch: Vec<f64>, other: Vec<f64>) -> Self {
+        Pairs { walarch, other }
+    }
+
+    pub(crate) fn push(&mut self, walarch: f64, other: f64) {
+        self.walarch.push(walarch);
+        self.other.push(other);
+    }
+
     pub(crate) fn walarch(&self) -> f64 {
         median(&self.walarch)
     }

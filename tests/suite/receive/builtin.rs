@@ -225,6 +225,7 @@ fn without_room_it_keeps_the_connection_and_goes_on_when_there_is_some() {
         command.env(name, value.unwrap_or_default());
     }
     let receiving = Receiving::start_command(command, &home);
+    receiving.wait_until_it_prints("starting log streaming at");
     let mut segments = vec![postgres.fill_segment(), postgres.fill_segment()];
     receiving.wait_until_it_prints("waiting for room: cannot make room for");
     let sender = wal_sender(&postgres, "room");

@@ -4,18 +4,38 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::support::{
-    Receiving, home_with_slot, partials, received, shared, streaming, wait_for_segments,
+    Receiving, SETTINGS, home_with_slot, partials, received, streaming, wait_for_segments,
 };
-use crate::support::home::{Home, put};
-use crate::support::postgres::Postgres;
+use crate::support::home::{Home, names, put};
+use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Walarch, wait_for};
 use crate::support::wal::Segment;
+
+/// A server for all tests that archive, with segments of 1 MiB: they close many.
+pub fn busy() -> Arc<Postgres> {
+    static BUSY: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+    let mut busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(postgres) = busy.upgrade() {
+        return postgres;
+    }
+    let postgres = Arc::new(with_small_segments());
+    *busy = Arc::downgrade(&postgres);
+    postgres
+}
+
+/// It keeps its WAL, to be compared with.
+fn with_small_segments() -> Postgres {
+    let arguments = ["--wal-segsize=1"];
+    let settings = |_: &str| format!("{SETTINGS}wal_keep_size = 1GB\n");
+    Postgres::start_major(Major::Debian, &arguments, settings)
+}
 
 /// A home with a slot that the built-in receiver receives into.
 fn builtin(postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
@@ -56,7 +76,7 @@ fn errors_in_log(home: &Home) -> Vec<String> {
 
 #[test]
 fn what_is_received_is_archived_without_cron() {
-    let postgres = shared();
+    let postgres = busy();
     let home = builtin(&postgres, "straight", &[("compression", "zstd")]);
     let receiving = streaming(&home);
     let segments: Vec<String> = (0..3).map(|_| postgres.fill_segment()).collect();
@@ -72,7 +92,7 @@ fn what_is_received_is_archived_without_cron() {
 
 #[test]
 fn what_waits_from_before_is_archived_first() {
-    let postgres = shared();
+    let postgres = busy();
     let home = builtin(&postgres, "before", &[])
         .walarch_toml("[walarch]\nreceiver = \"builtin\"\narchive_while_receiving = false\n");
     let receiving = streaming(&home);
@@ -89,7 +109,7 @@ fn what_waits_from_before_is_archived_first() {
 
 #[test]
 fn pg_receivewal_leaves_everything_to_cron() {
-    let postgres = shared();
+    let postgres = busy();
     let home = home_with_slot(&postgres, "leaves", &[])
         .walarch_toml("[walarch]\nreceiver = \"pg_receivewal\"\n");
     let receiving = streaming(&home);
@@ -102,10 +122,10 @@ fn pg_receivewal_leaves_everything_to_cron() {
 
 #[test]
 fn what_others_send_is_archived_as_well() {
-    let postgres = shared();
+    let postgres = busy();
     let home = builtin(&postgres, "others", &[("archiver", "on")]);
     let receiving = streaming(&home);
-    let sent = Segment::small(0xFFFF_0000).system_id(postgres.system_identifier());
+    let sent = Segment::of_size(1 << 20, 0xFFFF_0000).system_id(postgres.system_identifier());
     put(&home.incoming(), &sent.name(), &sent.bytes());
     let segment = postgres.fill_segment();
     wait_until_listed(&home, &[segment, sent.name()]);
@@ -114,7 +134,7 @@ fn what_others_send_is_archived_as_well() {
 
 #[test]
 fn archive_wal_and_the_receiver_archive_at_once_without_a_trace() {
-    let postgres = shared();
+    let postgres = busy();
     let home = builtin(&postgres, "at_once", &[("compression", "gzip")]);
     let receiving = streaming(&home);
     let mut segments = Vec::new();
@@ -127,12 +147,12 @@ fn archive_wal_and_the_receiver_archive_at_once_without_a_trace() {
     receiving.end_by(Signal::SIGTERM).exits(0);
     assert_all_archived_once(&home, &postgres, &segments);
     assert_eq!(errors_in_log(&home), [] as [&str; 0]);
-    assert_eq!(crate::support::home::names(&home.errors()), [] as [&str; 0]);
+    assert_eq!(names(&home.errors()), [] as [&str; 0]);
 }
 
 #[test]
 fn hook_scripts_run_around_each_file() {
-    let postgres = shared();
+    let postgres = busy();
     let hooks = [
         ("pre_archive_script", "{root}/hook"),
         ("post_archive_script", "{root}/hook"),
@@ -173,7 +193,8 @@ fn with_broken_archive(
 
 #[test]
 fn a_storage_that_fails_never_stops_receiving_and_is_complained_of_once() {
-    let postgres = shared();
+    // Nobody else closes a segment.
+    let postgres = with_small_segments();
     // A directory where the segments go that nothing can be put into; for root, too.
     let (home, receiving) = with_broken_archive(&postgres, "failing", |wals| {
         fs::rename(wals, wals.with_extension("away")).unwrap();
@@ -189,11 +210,11 @@ fn a_storage_that_fails_never_stops_receiving_and_is_complained_of_once() {
         errors.count()
     };
     wait_for("a complaint", || (complaints() > 0).then_some(()));
-    let status = home.run(&["status", "main"]);
-    assert!(
-        status.stdout.contains("Archived by receive-wal: 1 file"),
-        "{status:?}"
-    );
+    let shown = "Archived by receive-wal: 1 file, 3 files wait to be archived; ";
+    wait_for("status to show it", || {
+        let status = home.run(&["status", "main"]).stdout;
+        status.contains(shown).then_some(())
+    });
     thread::sleep(Duration::from_secs(3));
     assert_eq!(complaints(), 1, "{}", home.log());
     // It heals, and nobody has to come.
@@ -207,7 +228,7 @@ fn a_storage_that_fails_never_stops_receiving_and_is_complained_of_once() {
 
 #[test]
 fn a_file_system_that_is_not_mounted_any_more_is_not_written_below() {
-    let postgres = shared();
+    let postgres = busy();
     let (home, receiving) = with_broken_archive(&postgres, "unmounted", |_| {});
     // As if wals_directory were on a disk of its own, and xlogdb elsewhere.
     receiving.end_by(Signal::SIGTERM).exits(0);
@@ -237,7 +258,7 @@ fn a_file_system_that_is_not_mounted_any_more_is_not_written_below() {
 
 #[test]
 fn a_hook_that_hangs_delays_a_stop_by_seconds_only() {
-    let postgres = shared();
+    let postgres = busy();
     let home = builtin(
         &postgres,
         "hanging",
@@ -279,7 +300,7 @@ fn a_hook_that_hangs_delays_a_stop_by_seconds_only() {
 
 #[test]
 fn killed_at_any_instant_it_leaves_what_archive_wal_goes_on_from() {
-    let postgres = shared();
+    let postgres = busy();
     let home = builtin(&postgres, "killed", &[("compression", "gzip")]);
     let mut segments = Vec::new();
     for round in 0..10 {

@@ -1,172 +1,33 @@
-//! A receiver whose way to the server is bad, and one whose server is not what it seems: nothing is written out of
-//! place, nothing is missing afterwards, and nobody is told of WAL that is not there.
+//! A receiver whose server is not what it seems: nothing is written out of place, nobody is told of WAL that is not
+//! there, and once the server is honest all goes on.
 
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, Way, home_of, received, streaming, wait_for_segments};
-use crate::support::chance::Chance;
-use crate::support::faults::is_full_sweep;
-use crate::support::home::{Home, names};
-use crate::support::postgres::{Major, Postgres};
-use crate::support::proxy::{Answer, Mischief, Passage, Proxy};
+use super::bad_line::{assert_nothing_is_out_of_place, home_behind, server};
+use super::support::{Receiving, SMALL_SEGMENT, Way, receive_wal, streaming, wait_for_segments};
+use crate::support::home::{Home, names, tree};
+use crate::support::messages::{
+    COPY_BOTH, COPY_DONE, READY, copy_data, data, end_of_statement, end_of_timeline, identity,
+    keepalive, refusal, row,
+};
+use crate::support::postgres::Postgres;
+use crate::support::proxy::{Answer, Mischief, Proxy};
 use crate::support::tool::{Walarch, wait_for};
-use crate::support::wire::{Frame, position};
-use crate::support::writers::Writers;
-
-const SEGMENT: u64 = 1 << 20;
-
-/// A server with small segments that keeps its WAL.
-fn server() -> Postgres {
-    Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
-        format!("{SETTINGS}wal_keep_size = 1GB\n")
-    })
-}
-
-/// A home that streams through the proxy.
-fn home_behind(proxy: &Proxy, way: Way, postgres: &Postgres, slot: &str) -> Home {
-    home_of(
-        way,
-        postgres,
-        slot,
-        &[
-            ("create_slot", "auto"),
-            ("streaming_conninfo", &proxy.conninfo()),
-        ],
-    )
-}
-
-/// Everything that was received is the server's, and no name is there that PostgreSQL would not give.
-#[track_caller]
-fn assert_nothing_is_out_of_place(postgres: &Postgres, home: &Home, what: &str) {
-    let pg_wal = postgres.data().join("pg_wal");
-    for name in names(&home.streaming()) {
-        let ours = fs::read(home.streaming().join(&name)).unwrap();
-        let segment = name.strip_suffix(".partial").unwrap_or(&name);
-        let theirs = fs::read(pg_wal.join(segment));
-        let written = match ours.iter().rposition(|byte| *byte != 0) {
-            // A segment that nothing was written to may be one that the server has not begun.
-            None if name.ends_with(".partial") => continue,
-            last => last.map_or(0, |last| last + 1),
-        };
-        let theirs = theirs.unwrap_or_else(|error| panic!("{what}: {name}: {error}"));
-        let compared = if segment == name { ours.len() } else { written };
-        assert!(
-            ours.len() == theirs.len(),
-            "{what}: {} bytes in {name}",
-            ours.len()
-        );
-        assert!(
-            ours[..compared] == theirs[..compared],
-            "{what}: {name} differs"
-        );
-    }
-}
-
-/// Waits until all of the server's segments up to this one are here.
-#[track_caller]
-fn wait_for_all(home: &Home, first: &str, last: &str, mut look: impl FnMut()) {
-    let number = |name: &str| u64::from_str_radix(&name[16..], 16).unwrap();
-    let count = usize::try_from(number(last) - number(first) + 1).unwrap();
-    wait_for("all segments", || {
-        look();
-        let segments = received(home);
-        let segments = segments
-            .iter()
-            .filter(|name| first <= name.as_str() && name.as_str() <= last);
-        (segments.count() == count).then_some(())
-    });
-}
-
-/// Delays messages, and cuts the connection behind so many bytes, wherever that is, until it has done so often enough.
-struct Weather {
-    chance: Chance,
-    left: usize,
-    cuts_to_come: Arc<AtomicUsize>,
-}
-
-impl Mischief for Weather {
-    fn pass(&mut self, frame: &Frame) -> Passage {
-        if frame.kind != b'd' || self.cuts_to_come.load(Ordering::Relaxed) == 0 {
-            return Passage::On;
-        }
-        if self.chance.once_in(20) {
-            self.chance.sleep_below(20);
-        }
-        let size = frame.body.len() + 5;
-        if self.left < size {
-            self.cuts_to_come.fetch_sub(1, Ordering::Relaxed);
-            return Passage::Cut(self.left);
-        }
-        self.left -= size;
-        Passage::On
-    }
-}
-
-#[track_caller]
-fn assert_survives_bad_weather(way: Way) {
-    let postgres = server();
-    Writers::prepare(&postgres);
-    let mut seeds = Chance::new();
-    let cuts_to_come = Arc::new(AtomicUsize::new(0));
-    let cuts = cuts_to_come.clone();
-    let proxy = Proxy::start(&postgres, move |_| {
-        let mut chance = Chance::from_seed(seeds.below(1 << 30));
-        let bits = 4 + chance.below(16);
-        Box::new(Weather {
-            left: usize::try_from(chance.below(1 << bits)).unwrap(),
-            chance,
-            cuts_to_come: cuts.clone(),
-        })
-    });
-    let home = home_behind(&proxy, way, &postgres, "weather");
-    let mut receiving = streaming(&home);
-    let first = postgres.fill_segment();
-    // Before that there was no place that anybody could go on from.
-    wait_for_segments(&home, &[&first]);
-    cuts_to_come.store(if is_full_sweep() { 200 } else { 12 }, Ordering::Relaxed);
-    let writers = Writers::start(&postgres, 2);
-    wait_for("the end of the storm", || {
-        again(&mut receiving, way, &home);
-        (cuts_to_come.load(Ordering::Relaxed) == 0).then_some(())
-    });
-    writers.end();
-    let last = postgres.fill_segment();
-    wait_for_all(&home, &first, &last, || again(&mut receiving, way, &home));
-    assert_nothing_is_out_of_place(&postgres, &home, "bad weather");
-    receiving.end_by(Signal::SIGINT).exits(0);
-    for report in proxy.reports() {
-        assert!(report.flushed <= report.written, "{report:?}");
-    }
-}
-
-/// Starts it once more if this is one that gives up when it loses its server.
-#[track_caller]
-fn again(receiving: &mut Receiving, way: Way, home: &Home) {
-    if receiving.has_ended() {
-        let output = receiving.output();
-        assert!(!output.contains("panicked"), "{output}");
-        assert!(way == Way::PgReceivewal, "it ended: {output}");
-        *receiving = Receiving::start(Walarch, home);
-    }
-}
-
-#[test]
-fn a_line_that_is_slow_and_breaks_anywhere_costs_pg_receivewal_nothing() {
-    assert_survives_bad_weather(Way::PgReceivewal);
-}
+use crate::support::wire::{Frame, position, position_text};
 
 /// What a peer sends once it is asked to stream.
 type Script = Vec<u8>;
 
 /// The server's WAL, for whoever wants to send it in its place.
 struct Source {
-    pg_wal: std::path::PathBuf,
+    pg_wal: PathBuf,
 }
 
 impl Source {
@@ -175,10 +36,10 @@ impl Source {
         let mut bytes = Vec::new();
         let mut at = start;
         while at < start + size {
-            let (number, offset) = (at / SEGMENT, at % SEGMENT);
+            let (number, offset) = (at / SMALL_SEGMENT, at % SMALL_SEGMENT);
             let segment = format!("00000001{:08X}{:08X}", number >> 12, number & 0xFFF);
             let segment = fs::read(self.pg_wal.join(segment)).unwrap();
-            let part = (start + size - at).min(SEGMENT - offset);
+            let part = (start + size - at).min(SMALL_SEGMENT - offset);
             let (offset, end) = (offset as usize, (offset + part) as usize);
             bytes.extend_from_slice(&segment[offset..end]);
             at += part;
@@ -190,63 +51,6 @@ impl Source {
     fn sound(&self, start: u64, size: u64) -> Vec<u8> {
         data(start, start + size, &self.wal(start, size))
     }
-}
-
-fn copy_data(body: &[u8]) -> Vec<u8> {
-    Frame::new(b'd', body).bytes()
-}
-
-/// A message with WAL.
-fn data(start: u64, server_end: u64, wal: &[u8]) -> Vec<u8> {
-    let numbers = [start, server_end, 7].map(u64::to_be_bytes).concat();
-    copy_data(&[b"w", &numbers[..], wal].concat())
-}
-
-fn keepalive(server_end: u64, clock: i64, reply: u8) -> Vec<u8> {
-    let body = [
-        &b"k"[..],
-        &server_end.to_be_bytes(),
-        &clock.to_be_bytes(),
-        &[reply],
-    ];
-    copy_data(&body.concat())
-}
-
-const COPY_BOTH: [u8; 8] = [b'W', 0, 0, 0, 7, 0, 0, 0];
-const COPY_DONE: [u8; 5] = [b'c', 0, 0, 0, 4];
-const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
-
-/// One row of text values under these names, and the end of the statement.
-fn row(columns: &[(&str, &str)]) -> Vec<u8> {
-    let count = u16::try_from(columns.len()).unwrap().to_be_bytes();
-    let (mut names, mut values) = (count.to_vec(), count.to_vec());
-    for (name, value) in columns {
-        names.extend(name.as_bytes());
-        // Zero byte; no table, column 0, type text of any size, as text.
-        names.extend([
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
-        ]);
-        values.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
-        values.extend(value.as_bytes());
-    }
-    let frames = [Frame::new(b'T', names), Frame::new(b'D', values)];
-    let mut bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
-    bytes.extend(end_of_statement());
-    bytes
-}
-
-fn end_of_statement() -> Vec<u8> {
-    [Frame::new(b'C', *b"SELECT 1\0").bytes(), READY.to_vec()].concat()
-}
-
-/// What the server says at the end of a timeline.
-fn end_of_timeline(next: &str, position: &str) -> Vec<u8> {
-    let columns = [("next_tli", next), ("next_tli_startpos", position)];
-    [COPY_DONE.to_vec(), row(&columns)].concat()
-}
-
-fn refusal() -> Vec<u8> {
-    Frame::new(b'E', *b"SFATAL\0C57P01\0Mgo away\0\0").bytes()
 }
 
 /// What a peer may say once `START_REPLICATION` has been accepted at this position.
@@ -278,7 +82,7 @@ fn malformed(source: &Source, start: u64) -> Vec<(&'static str, Script)> {
         ),
         (
             "a segment later",
-            data(start + SEGMENT, start + SEGMENT, &garbage),
+            data(start + SMALL_SEGMENT, start + SMALL_SEGMENT, &garbage),
         ),
         (
             "a byte later, in the middle",
@@ -294,7 +98,7 @@ fn malformed(source: &Source, start: u64) -> Vec<(&'static str, Script)> {
         ),
         (
             "far back, in the middle",
-            then(data(start - SEGMENT, start, &garbage)),
+            then(data(start - SMALL_SEGMENT, start, &garbage)),
         ),
         (
             "a length that never comes",
@@ -458,7 +262,9 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
     let source = Arc::new(Source {
         pg_wal: postgres.data().join("pg_wal"),
     });
-    let scripts: Vec<&str> = malformed(&source, SEGMENT)
+    let somewhere = position(&postgres.ask("SELECT pg_current_wal_flush_lsn()")) / SMALL_SEGMENT
+        * SMALL_SEGMENT;
+    let scripts: Vec<&str> = malformed(&source, somewhere)
         .iter()
         .map(|(name, _)| *name)
         .collect();
@@ -485,5 +291,178 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
             scene.assert_unharmed(&postgres);
             scene.receiving.end_by(Signal::SIGINT).exits(0);
         }
+    }
+}
+
+/// Answers these statements in the server's place.
+struct Liar(Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>);
+
+impl Mischief for Liar {
+    fn answer(&mut self, sql: &str) -> Option<Answer> {
+        self.0(sql)
+    }
+}
+
+/// A proxy that lies in this way from the first statement on.
+fn liar(
+    postgres: &Postgres,
+    lie: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
+) -> Proxy {
+    let lie: Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync> = Arc::new(lie);
+    Proxy::start(postgres, move |_| Box::new(Liar(lie.clone())))
+}
+
+#[test]
+fn a_server_that_does_not_say_properly_who_it_is_is_refused_before_a_byte_is_written() {
+    let postgres = server();
+    let own = postgres.system_identifier().to_string();
+    for (number, answer) in [
+        identity("", "1", "0/3000000"),
+        identity("-1", "1", "0/3000000"),
+        identity("123456789012345678901234567890", "1", "0/3000000"),
+        identity("4711", "1", "0/3000000"),
+        identity(&own, "", "0/3000000"),
+        identity(&own, "0", "0/3000000"),
+        identity(&own, "-1", "0/3000000"),
+        identity(&own, "1", "../3000000"),
+        identity(&own, "1", ""),
+        row(&[("systemid", own.as_str())]),
+        end_of_statement(),
+        [refusal(), READY.to_vec()].concat(),
+        [COPY_BOTH.to_vec(), READY.to_vec()].concat(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let proxy = liar(&postgres, move |sql| {
+            let bytes = answer.clone();
+            sql.starts_with("IDENTIFY_SYSTEM")
+                .then(|| Answer::AndCut(bytes, Duration::from_secs(2)))
+        });
+        let home = home_behind(
+            &proxy,
+            Way::Builtin,
+            &postgres,
+            &format!("identity_{number}"),
+        );
+        let run = receive_wal(Walarch, &home, &[]);
+        assert_eq!(run.code, 1, "{number}: {run:?}");
+        assert!(!run.stderr.contains("panicked"), "{number}: {run:?}");
+        assert!(names(&home.streaming()).is_empty(), "{number}: {run:?}");
+        let pinned = fs::read_to_string(home.dir("identity.json")).unwrap_or_default();
+        assert!(
+            pinned.is_empty() || pinned.contains(&own),
+            "{number}: {run:?}"
+        );
+    }
+}
+
+#[test]
+fn another_cluster_behind_the_address_is_refused_at_a_reconnect_as_well() {
+    let postgres = server();
+    let is_other = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (theirs, count) = (is_other.clone(), asked.clone());
+    let proxy = liar(&postgres, move |sql| {
+        if !theirs.load(Ordering::Relaxed) {
+            return None;
+        }
+        assert!(!sql.starts_with("START_REPLICATION"), "{sql}");
+        count.fetch_add(1, Ordering::Relaxed);
+        sql.starts_with("IDENTIFY_SYSTEM")
+            .then(|| Answer::Bytes(identity("4711", "1", "0/3000000")))
+    });
+    let home = home_behind(&proxy, Way::Builtin, &postgres, "other");
+    let mut receiving = streaming(&home);
+    let first = postgres.fill_segment();
+    wait_for_segments(&home, &[&first]);
+    is_other.store(true, Ordering::Relaxed);
+    postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
+    wait_for("the question", || {
+        (asked.load(Ordering::Relaxed) > 0).then_some(())
+    });
+    wait_for("the refusal", || {
+        receiving.output().contains("4711").then_some(())
+    });
+    let _ = receiving.has_ended();
+    let second = postgres.fill_segment();
+    thread::sleep(Duration::from_millis(500));
+    assert!(!home.streaming().join(&second).exists());
+    assert_nothing_is_out_of_place(&postgres, &home, "another cluster");
+    // It was a mistake of the network's.
+    is_other.store(false, Ordering::Relaxed);
+    if receiving.has_ended() {
+        receiving = Receiving::start(Walarch, &home);
+    }
+    wait_for_segments(&home, &[&second]);
+    receiving.end_by(Signal::SIGINT).exits(0);
+}
+
+#[test]
+fn a_history_file_goes_nowhere_but_into_its_directory() {
+    let postgres = server();
+    postgres.sql("SELECT pg_logical_emit_message(true, 'filler', repeat('walarch', 20000))");
+    let source = Arc::new(Source {
+        pg_wal: postgres.data().join("pg_wal"),
+    });
+    let own = postgres.system_identifier().to_string();
+    for (number, (name, content)) in [
+        ("../../evil.history", "1\t0/3000000\tno reason\n"),
+        ("/tmp/evil.history", "1\t0/3000000\tno reason\n"),
+        ("00000003.history", "1\t0/3000000\tno reason\n"),
+        ("", ""),
+        ("00000002.history", "\u{0}\u{1}"),
+        ("00000002.history", "9\tZZ/0\tno reason\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (source, own) = (source.clone(), own.clone());
+        let questions = Arc::new(AtomicUsize::new(0));
+        let count = questions.clone();
+        let proxy = liar(&postgres, move |sql| {
+            let answer = |bytes| Some(Answer::Bytes(bytes));
+            if sql.starts_with("TIMELINE_HISTORY") {
+                count.fetch_add(1, Ordering::Relaxed);
+                answer(row(&[("filename", name), ("content", content)]))
+            } else if sql.contains("TIMELINE 1") {
+                let start = start_of(sql);
+                let end = end_of_timeline("2", &position_text(start + 8192));
+                let copy = [&COPY_BOTH[..], &source.sound(start, 8192), &end];
+                answer(copy.concat())
+            } else if sql.starts_with("START_REPLICATION") {
+                Some(Answer::AndCut(refusal(), Duration::ZERO))
+            } else if sql.starts_with("IDENTIFY_SYSTEM") && count.load(Ordering::Relaxed) > 0 {
+                answer(identity(&own, "2", "FF/3000000"))
+            } else {
+                None
+            }
+        });
+        let home = home_behind(
+            &proxy,
+            Way::Builtin,
+            &postgres,
+            &format!("history_{number}"),
+        );
+        let before = tree(home.root());
+        let receiving = Receiving::start(Walarch, &home);
+        wait_for("the history", || {
+            (questions.load(Ordering::Relaxed) > 0).then_some(())
+        });
+        thread::sleep(Duration::from_secs(1));
+        let output = receiving.output();
+        assert!(!output.contains("panicked"), "{number}: {output}");
+        for path in tree(home.root())
+            .iter()
+            .filter(|path| !before.contains(path))
+        {
+            let file = path.file_name().unwrap().to_str().unwrap();
+            let is_own = file.starts_with('.')
+                || ["identity.json", "barman.log", "receive-wal.out"].contains(&file);
+            let is_wal = path.starts_with("home/main/streaming")
+                && (file == "00000002.history" || file.ends_with(".partial"));
+            assert!(is_own || is_wal, "{number}: {path:?}");
+        }
+        assert!(!Path::new("/tmp/evil.history").exists());
     }
 }

@@ -1,6 +1,7 @@
 //! A server with a home that receives from it.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -9,7 +10,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
+use crate::support::decode::decode;
 use crate::support::home::{Home, names};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Barman, Run, Tool, Walarch, finish, wait_for};
@@ -34,12 +37,6 @@ pub fn shared() -> Arc<Postgres> {
 pub enum Way {
     PgReceivewal,
     Builtin,
-}
-
-/// A home that receives in this way.
-pub fn home_of(way: Way, postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
-    let receiver = way.receiver();
-    home(postgres, slot, more).walarch_toml(&format!("[walarch]\nreceiver = \"{receiver}\"\n"))
 }
 
 /// The options of a server `main` that streams from here with this slot.
@@ -89,6 +86,17 @@ impl Way {
         more: &[(&'static str, &str)],
     ) -> Home {
         self.received_by(home_with_slot(postgres, slot, more))
+    }
+
+    /// As [`home`]; what is complete goes on into the archive, if this receiver can do that.
+    pub fn archiving_home(
+        self,
+        postgres: &Postgres,
+        slot: &str,
+        more: &[(&'static str, &str)],
+    ) -> Home {
+        let receiver = self.receiver();
+        home(postgres, slot, more).walarch_toml(&format!("[walarch]\nreceiver = \"{receiver}\"\n"))
     }
 
     /// A home, received into with this from now on.
@@ -279,6 +287,54 @@ pub fn assert_received(postgres: &Postgres, directory: &Path, name: &str) {
     let theirs = fs::read(postgres.data().join("pg_wal").join(name)).unwrap();
     let ours = fs::read(directory.join(name)).unwrap();
     assert!(theirs == ours, "{name} differs");
+}
+
+/// All WAL of a home in one folder: what is archived, and what still waits.
+pub fn collect(home: &Home) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in home.listed() {
+        let bytes = decode(&home.archived(&name)).unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    for name in names(&home.streaming()) {
+        // An archived one may not have been removed yet; an empty one holds no place.
+        let bytes = fs::read(home.streaming().join(&name)).unwrap();
+        if !name.starts_with('.') && !bytes.is_empty() {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+    }
+    folder
+}
+
+/// The size of a segment after `initdb --wal-segsize=1`.
+pub const SMALL_SEGMENT: u64 = 1 << 20;
+
+/// A segment of timeline 1, wherever it is by now, with everything of it that is here.
+fn received_bytes(home: &Home, name: &str) -> Option<Vec<u8>> {
+    let waiting = [name.to_owned(), format!("{name}.partial")];
+    // It may be archived between the two looks.
+    let mut looks = waiting.iter().chain(&waiting);
+    let waiting = looks.find_map(|name| fs::read(home.streaming().join(name)).ok());
+    waiting.or_else(|| decode(&home.archived(name)).ok())
+}
+
+/// The server's WAL between these positions is here, byte for byte.
+#[track_caller]
+pub fn assert_holds(postgres: &Postgres, home: &Home, positions: Range<u64>, what: &str) {
+    let mut at = positions.start / SMALL_SEGMENT * SMALL_SEGMENT;
+    while at < positions.end {
+        let number = at / SMALL_SEGMENT;
+        let name = format!("00000001{:08X}{:08X}", number >> 12, number & 0xFFF);
+        let ours = received_bytes(home, &name);
+        let ours = ours.unwrap_or_else(|| panic!("{what}: {name} is not there"));
+        let theirs = fs::read(postgres.data().join("pg_wal").join(&name)).unwrap();
+        let size = usize::try_from(SMALL_SEGMENT.min(positions.end - at)).unwrap();
+        assert!(
+            ours.get(..size) == Some(&theirs[..size]),
+            "{what}: {name} differs"
+        );
+        at += SMALL_SEGMENT;
+    }
 }
 
 /// Runs `receive-wal` with these options, to its end.

@@ -8,14 +8,14 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, Way, home_of, streaming};
+use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, collect, streaming};
 use crate::support::chance::Chance;
-use crate::support::decode::decode;
 use crate::support::faults::is_full_sweep;
 use crate::support::home::{Home, names};
 use crate::support::life::{log, wait_for_promotion};
 use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Walarch, wait_for};
+use crate::support::wire::position;
 use crate::support::writers::{Promised, Writers};
 
 /// A primary with a base backup, and a home that receives from it.
@@ -31,7 +31,7 @@ impl Survival {
         let primary = Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
             format!("{SETTINGS}wal_keep_size = 1GB\n")
         });
-        let home = home_of(way, &primary, "survival", &[("create_slot", "auto")]);
+        let home = way.archiving_home(&primary, "survival", &[("create_slot", "auto")]);
         Writers::prepare(&primary);
         let receiving = streaming(&home);
         let backup = tempfile::tempdir().unwrap();
@@ -107,23 +107,6 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.unwrap().success());
 }
 
-/// All WAL of a home in one folder: what is archived, and what still waits.
-fn collect(home: &Home) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for name in home.listed() {
-        let bytes = decode(&home.archived(&name)).unwrap();
-        fs::write(folder.path().join(name), bytes).unwrap();
-    }
-    for name in names(&home.streaming()) {
-        // An archived one may not have been removed yet; an empty one holds no place.
-        let bytes = fs::read(home.streaming().join(&name)).unwrap();
-        if !name.starts_with('.') && !bytes.is_empty() {
-            fs::write(folder.path().join(name), bytes).unwrap();
-        }
-    }
-    folder
-}
-
 /// Kills receivers at random instants until that has happened so often, and so much was committed.
 fn kill_again_and_again(
     survival: &Survival,
@@ -133,6 +116,7 @@ fn kill_again_and_again(
     commits: usize,
 ) {
     let mut chance = Chance::new();
+    let start = position(&survival.primary.ask("SELECT pg_current_wal_flush_lsn()"));
     let mut killed = 0;
     while killed < kills || writers.count() < commits {
         if chance.once_in(4) {
@@ -145,13 +129,21 @@ fn kill_again_and_again(
         }
         drop(receiving);
         killed += 1;
+        // The primary could be lost now.
+        let end = writers.promised().position;
+        let begin = start.max(end.saturating_sub(4 * SMALL_SEGMENT));
+        assert_holds(&survival.primary, &survival.home, begin..end, "killed");
         if chance.once_in(4) {
             survival.home.archive();
         }
         receiving = Receiving::start(Walarch, &survival.home);
     }
-    // The last one does not live to see the end either.
+    // The last ones do not live to see the end either.
     drop(receive_until(receiving, survival, writers, 50));
+    let last = Receiving::start(Walarch, &survival.home);
+    chance.sleep_below(500);
+    drop(last);
+    println!("{killed} receivers were killed");
 }
 
 /// Waits for so many commits. A receiver that ends by itself is started again, as cron or systemd would do it.

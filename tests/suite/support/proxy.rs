@@ -1,7 +1,7 @@
 //! A proxy on loopback between a receiver and a real server, with a will of its own: it delays, cuts, truncates,
 //! repeats and drops what passes, and can answer in the server's place.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,6 @@ pub enum Passage {
     Instead(Vec<u8>),
     /// So many of its bytes arrive; then the connection is cut.
     Cut(usize),
-    /// From now on nothing arrives, on either side, and nobody is told.
-    Silence,
 }
 
 /// What is answered in the server's place.
@@ -96,7 +94,6 @@ impl Proxy {
                     client,
                     server,
                     mischief: Mutex::new(mischief(known.len())),
-                    silent: AtomicBool::new(false),
                     reports: reports.clone(),
                 });
                 known.push(line.clone());
@@ -112,11 +109,6 @@ impl Proxy {
             "host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=disable gssencmode=disable",
             self.port
         )
-    }
-
-    /// How many connections there were.
-    pub fn connections(&self) -> usize {
-        self.connections.lock().unwrap().len()
     }
 
     /// All that receivers reported so far, in order.
@@ -141,7 +133,6 @@ struct Line {
     client: TcpStream,
     server: UnixStream,
     mischief: Mutex<Box<dyn Mischief>>,
-    silent: AtomicBool,
     reports: Arc<Mutex<Vec<Report>>>,
 }
 
@@ -152,23 +143,15 @@ impl Line {
         // However it ends: the other side learns of it.
         thread::spawn(move || {
             let _ = self.from_client();
-            self.hang_up();
+            self.cut();
         });
         thread::spawn(move || {
             let _ = other.from_server();
-            other.hang_up();
+            other.cut();
         });
     }
 
-    fn hang_up(&self) {
-        while self.silent.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        self.cut();
-    }
-
     fn cut(&self) {
-        self.silent.store(false, Ordering::Relaxed);
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
     }
@@ -187,9 +170,6 @@ impl Line {
         let start = read_sized(&mut client)?;
         server.write_all(&sized(&start))?;
         while let Some(frame) = Frame::read(&mut client)? {
-            if self.silent.load(Ordering::Relaxed) {
-                continue;
-            }
             if frame.kind == b'd' && frame.body.first() == Some(&b'r') {
                 let number = |at| u64::from_be_bytes(frame.body[at..at + 8].try_into().unwrap());
                 self.reports.lock().unwrap().push(Report {
@@ -226,11 +206,6 @@ impl Line {
                     let bytes = frame.bytes();
                     client.write_all(&bytes[..after.min(bytes.len())])?;
                     break;
-                }
-                Passage::Silence => {
-                    self.silent.store(true, Ordering::Relaxed);
-                    // The server must be able to go on.
-                    io::copy(&mut Read::by_ref(&mut server), &mut io::sink())?;
                 }
             }
         }

@@ -4,8 +4,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::postgres::Postgres;
-
 /// A message after the start-up: its kind, and what follows kind and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -74,12 +72,8 @@ pub fn position_text(position: u64) -> String {
 pub struct Client(UnixStream);
 
 impl Client {
-    pub fn connect(postgres: &Postgres) -> io::Result<Self> {
-        Self::connect_to(postgres.socket())
-    }
-
     /// To the server whose socket is in this folder.
-    pub fn connect_to(folder: &str) -> io::Result<Self> {
+    pub fn connect(folder: &str) -> io::Result<Self> {
         let mut stream = UnixStream::connect(format!("{folder}/.s.PGSQL.5432"))?;
         // A commit may wait for its receiver, but not for ever.
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;

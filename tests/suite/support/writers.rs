@@ -88,7 +88,7 @@ fn write(folder: &str, stop: &AtomicBool, promised: &Mutex<Promised>, next: &Ato
     while !stop.load(Ordering::Relaxed) {
         let Some(open) = &mut client else {
             thread::sleep(Duration::from_millis(10));
-            client = Client::connect_to(folder).ok();
+            client = Client::connect(folder).ok();
             continue;
         };
         let number = next.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,262 @@
+//! What if the built-in receiver is killed, or one of its calls fails, at any point, while commits wait for it? What was
+//! promised is there at that instant, and whoever goes on misses nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, receive_wal};
+use crate::support::chance::Chance;
+use crate::support::faults::{Fault, is_full_sweep};
+use crate::support::home::{Home, names};
+use crate::support::postgres::{Major, Postgres};
+use crate::support::tool::{Walarch, wait_for};
+use crate::support::trace::{CHANGING, Call, QUICK, take_calls, trace_file, traced_command};
+use crate::support::wire::position;
+use crate::support::writers::Writers;
+
+/// For so many commits a receiver is watched at most: some segments.
+const COMMITS: usize = 600;
+
+/// A server whose commits wait for a receiver, and clients that commit.
+struct Stage {
+    postgres: Postgres,
+    writers: Writers,
+    homes: u32,
+}
+
+/// A receiver on the stage, and where it begins.
+struct Act {
+    home: Home,
+    slot: String,
+    start: u64,
+    /// What others had received before.
+    promised_before: u64,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let settings = format!("{SETTINGS}wal_keep_size = 1GB\n");
+        let postgres =
+            Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| settings.clone());
+        Writers::prepare(&postgres);
+        postgres.wait_for_receiver_at_commit(&settings);
+        let writers = Writers::start(&postgres, 4);
+        Self {
+            postgres,
+            writers,
+            homes: 0,
+        }
+    }
+
+    /// Nobody can commit meanwhile, so that the position stays.
+    fn act(&mut self) -> Act {
+        self.homes += 1;
+        let slot = format!("fault_{}", self.homes);
+        let home = Way::Builtin.archiving_home(&self.postgres, &slot, &[]);
+        receive_wal(Walarch, &home, &["--create-slot"]).exits(0);
+        let start = position(&self.postgres.ask("SELECT pg_current_wal_flush_lsn()"));
+        Act {
+            home,
+            slot,
+            start: start / SMALL_SEGMENT * SMALL_SEGMENT,
+            promised_before: self.writers.promised().position,
+        }
+    }
+
+    /// The calls of an undisturbed run that change something in the home, by name, each as the how manieth of its name in
+    /// its thread.
+    fn targets(&mut self) -> BTreeMap<String, Vec<usize>> {
+        let act = self.act();
+        let mut receiving = act.trace(&[format!("--trace={CHANGING}"), QUICK.to_owned()]);
+        self.watch(&mut receiving, || false);
+        act.stop(receiving);
+        let mut counts: HashMap<(u32, &str), usize> = HashMap::new();
+        let mut targets: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let calls = take_calls(&act.home);
+        for call in &calls {
+            let count = counts.entry((call.thread, &call.name)).or_default();
+            *count += 1;
+            if changes(call, &act.home) {
+                targets.entry(call.name.clone()).or_default().push(*count);
+            }
+        }
+        for counts in targets.values_mut() {
+            counts.sort_unstable();
+            counts.dedup();
+        }
+        self.clear(act);
+        targets
+    }
+
+    /// Lets a receiver work until it ends, something has happened, or there were enough commits.
+    fn watch(&self, receiving: &mut Receiving, happened: impl Fn() -> bool) {
+        let goal = self.writers.count() + COMMITS;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !receiving.has_ended() && !happened() && self.writers.count() < goal {
+            assert!(Instant::now() < deadline, "{}", receiving.output());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// One run with the fault, and one without that goes on after it. Returns whether the fault struck.
+    fn strike(&mut self, fault: Fault, name: &str, count: usize, goes_on: bool) -> bool {
+        let what = format!("{fault:?} at {name} {count}, going on: {goes_on}");
+        let act = self.act();
+        if goes_on {
+            let receiving = Receiving::start(Walarch, &act.home);
+            self.writers.wait_for(30);
+            drop(receiving);
+        }
+        let effect = match fault {
+            Fault::Kill => format!("signal=KILL:when={count}"),
+            // For some calls, as a disk stays full.
+            Fault::NoSpace => format!("error=ENOSPC:when={count}..{}", count + 2),
+            Fault::IoError => format!("error=EIO:when={count}"),
+        };
+        let mut receiving = act.trace(&[
+            format!("--trace={name}"),
+            format!("--inject={name}:{effect}"),
+        ]);
+        self.watch(&mut receiving, || act.was_injected());
+        let was_struck = receiving.has_ended() || act.was_injected();
+        if !receiving.has_ended() {
+            // Does it go on?
+            let goal = self.writers.count() + 20;
+            let until = Instant::now() + Duration::from_secs(4);
+            while !receiving.has_ended() && self.writers.count() < goal && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let output = receiving.output();
+        act.stop(receiving);
+        // Nobody receives now: no more can be promised.
+        self.assert_holds(&act, &what);
+
+        let mut receiving = Receiving::start(Walarch, &act.home);
+        let goal = self.writers.count() + 30;
+        wait_for(&what, || {
+            assert!(!receiving.has_ended(), "{what}: {}", receiving.output());
+            (self.writers.count() >= goal).then_some(())
+        });
+        receiving.end_by(Signal::SIGINT).exits(0);
+        self.assert_holds(&act, &format!("{what}, and on"));
+        let words = output + &act.home.log();
+        assert!(!words.contains("panicked"), "{what}: {words}");
+        assert!(names(&act.home.errors()).is_empty(), "{what}: {words}");
+        self.clear(act);
+        was_struck
+    }
+
+    /// All WAL from the beginning of the act to what was promised in it is here as the server has it, in whole segments
+    /// and one that is not yet.
+    #[track_caller]
+    fn assert_holds(&self, act: &Act, what: &str) {
+        let position = self.writers.promised().position;
+        if position == act.promised_before {
+            return;
+        }
+        assert_holds(&self.postgres, &act.home, act.start..position, what);
+    }
+
+    fn clear(&self, act: Act) {
+        let drop = format!("SELECT pg_drop_replication_slot('{}')", act.slot);
+        wait_for("the slot", || {
+            let active = format!(
+                "SELECT active FROM pg_replication_slots WHERE slot_name = '{}'",
+                act.slot
+            );
+            (self.postgres.ask(&active) == "f").then_some(())
+        });
+        self.postgres.sql(&drop);
+    }
+
+    /// Returns how many faults struck.
+    fn sweep(mut self, fault: Fault) -> usize {
+        let targets = self.targets();
+        for name in ["pwrite64", "fdatasync", "fallocate"] {
+            assert!(targets.contains_key(name), "{targets:?}");
+        }
+        let mut chance = Chance::new();
+        let mut struck = 0;
+        for (name, counts) in targets {
+            for count in choose(&counts, fault, &mut chance) {
+                // What there is to lose is there from the beginning if another one was killed before.
+                let goes_on = count == counts[0];
+                let is_struck = self.strike(fault, &name, count, goes_on);
+                println!("{fault:?} at {name} {count}: {is_struck}");
+                struck += usize::from(is_struck);
+            }
+        }
+        struck
+    }
+}
+
+/// In a full sweep up to 40 of each name, else the first one, if it is a kill, and any other.
+fn choose(counts: &[usize], fault: Fault, chance: &mut Chance) -> Vec<usize> {
+    let mut any = |number: usize| {
+        let from = usize::try_from(chance.below(counts.len() as u64)).unwrap();
+        counts[from..]
+            .iter()
+            .chain(&counts[..from])
+            .step_by(counts.len().div_ceil(number))
+            .copied()
+            .collect()
+    };
+    let mut chosen: Vec<usize> = any(if is_full_sweep() { 40 } else { 1 });
+    if fault == Fault::Kill || is_full_sweep() {
+        chosen.push(counts[0]);
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
+fn changes(call: &Call, home: &Home) -> bool {
+    let effect = call.effect();
+    let path = effect.path().filter(|_| call.changes());
+    path.is_some_and(|path| path.starts_with(home.barman_home()))
+}
+
+impl Act {
+    fn trace(&self, options: &[String]) -> Receiving {
+        let command = traced_command(Walarch, &self.home, &["receive-wal", "main"], options);
+        Receiving::start_command(command, &self.home)
+    }
+
+    fn was_injected(&self) -> bool {
+        let trace = fs::read(trace_file(&self.home)).unwrap_or_default();
+        String::from_utf8_lossy(&trace).contains("(INJECTED)")
+    }
+
+    fn stop(&self, mut receiving: Receiving) {
+        if !receiving.has_ended() {
+            receive_wal(Walarch, &self.home, &["--stop"]);
+        }
+        receiving.end();
+    }
+}
+
+#[track_caller]
+fn assert_survives(fault: Fault) {
+    let struck = Stage::set().sweep(fault);
+    assert!(struck > 5, "only {struck} faults struck");
+}
+
+#[test]
+fn killed_at_any_call_it_has_kept_its_promises() {
+    assert_survives(Fault::Kill);
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_breaks_no_promise() {
+    assert_survives(Fault::NoSpace);
+}
+
+#[test]
+fn a_disk_that_fails_breaks_no_promise() {
+    assert_survives(Fault::IoError);
+}
