@@ -278,7 +278,7 @@ pub(crate) fn commit(bench: &Bench) -> Result<Vec<Row>> {
     let (mut rates, mut waits) = (Pairs::default(), Pairs::default());
     for _ in 0..bench.runs {
         let toml = "archive_while_receiving = false\n";
-        let ours = source.commits(bench, |home| builtin(home), toml)?;
+        let ours = source.commits(bench, builtin, toml)?;
         let theirs = source.commits(
             bench,
             |home| source.pg_receivewal(home, &["--synchronous"]),
