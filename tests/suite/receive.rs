@@ -2,6 +2,7 @@
 //! agree.
 
 mod bad_days;
+mod bad_line;
 mod builtin;
 mod faults;
 mod handover;

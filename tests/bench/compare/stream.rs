@@ -194,7 +194,7 @@ pub(crate) fn catch_up(bench: &Bench) -> Result<Vec<Row>> {
 /// Catching up straight into a zstd archive, against `pg_receivewal` and then Barman's `archive-wal`.
 pub(crate) fn straight(bench: &Bench) -> Result<Vec<Row>> {
     let source = Source::with_wal()?;
-    let options = ["compression = zstd", "archiver = off"];
+    let options = ["compression = zstd"];
     let mut peak_kib = 0;
     let ours = |_| {
         let home = source.home(bench, "straight", &options, "")?;
@@ -365,7 +365,7 @@ pub(crate) fn prompt(bench: &Bench) -> Result<Vec<Row>> {
     let home = source.home(
         bench,
         "prompt",
-        &["compression = zstd", "archiver = off"],
+        &["compression = zstd"],
         "",
     )?;
     let mut receiver = builtin(&home)?;

@@ -1,238 +1,33 @@
-//! A receiver whose way to the server is bad, and one whose server is not what it seems: nothing is written out of
-//! place, nothing is missing afterwards, and nobody is told of WAL that is not there.
+//! A receiver whose server is not what it seems: nothing is written out of place, nobody is told of WAL that is not
+//! there, and once the server is honest all goes on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::support::{
-    Receiving, SETTINGS, Way, receive_wal, received, streaming, wait_for_segments,
-};
-use crate::support::chance::Chance;
-use crate::support::faults::is_full_sweep;
+use super::bad_line::{assert_nothing_is_out_of_place, home_behind, server};
+use super::support::{Receiving, SMALL_SEGMENT, Way, receive_wal, streaming, wait_for_segments};
 use crate::support::home::{Home, names, tree};
-use crate::support::postgres::{Major, Postgres};
-use crate::support::proxy::{Answer, Mischief, Passage, Proxy};
+use crate::support::messages::{
+    COPY_BOTH, COPY_DONE, READY, copy_data, data, end_of_statement, end_of_timeline, identity,
+    keepalive, refusal, row,
+};
+use crate::support::postgres::Postgres;
+use crate::support::proxy::{Answer, Mischief, Proxy};
 use crate::support::tool::{Walarch, wait_for};
 use crate::support::wire::{Frame, position, position_text};
-use crate::support::writers::Writers;
-
-const SEGMENT: u64 = 1 << 20;
-
-/// A server with small segments that keeps its WAL.
-fn server() -> Postgres {
-    Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
-        format!("{SETTINGS}wal_keep_size = 1GB\n")
-    })
-}
-
-/// A home that streams through the proxy.
-fn home_behind(proxy: &Proxy, way: Way, postgres: &Postgres, slot: &str) -> Home {
-    way.home(
-        postgres,
-        slot,
-        &[
-            ("create_slot", "auto"),
-            ("streaming_conninfo", &proxy.conninfo()),
-        ],
-    )
-}
-
-/// Everything that was received is the server's, and no name is there that PostgreSQL would not give.
-#[track_caller]
-fn assert_nothing_is_out_of_place(postgres: &Postgres, home: &Home, what: &str) {
-    let pg_wal = postgres.data().join("pg_wal");
-    let is_shown = |name: &String| !name.starts_with('.');
-    for name in names(&home.streaming()).into_iter().filter(is_shown) {
-        let ours = fs::read(home.streaming().join(&name)).unwrap();
-        let segment = name.strip_suffix(".partial").unwrap_or(&name);
-        let theirs = fs::read(pg_wal.join(segment));
-        let written = match ours.iter().rposition(|byte| *byte != 0) {
-            // A segment that nothing was written to may be one that the server has not begun.
-            None if name.ends_with(".partial") => continue,
-            last => last.map_or(0, |last| last + 1),
-        };
-        let theirs = theirs.unwrap_or_else(|error| panic!("{what}: {name}: {error}"));
-        let compared = if segment == name { ours.len() } else { written };
-        assert!(
-            ours.len() == theirs.len(),
-            "{what}: {} bytes in {name}",
-            ours.len()
-        );
-        assert!(
-            ours[..compared] == theirs[..compared],
-            "{what}: {name} differs"
-        );
-    }
-}
-
-/// Waits until all of the server's segments up to this one are here.
-#[track_caller]
-fn wait_for_all(home: &Home, first: &str, last: &str, mut look: impl FnMut()) {
-    let number = |name: &str| u64::from_str_radix(&name[16..], 16).unwrap();
-    let count = usize::try_from(number(last) - number(first) + 1).unwrap();
-    wait_for("all segments", || {
-        look();
-        let segments = received(home);
-        let segments = segments
-            .iter()
-            .filter(|name| first <= name.as_str() && name.as_str() <= last);
-        (segments.count() == count).then_some(())
-    });
-}
-
-/// Delays messages; and behind so many bytes, wherever that is, the connection is cut, or a message is lost, shortened
-/// or comes twice. All that until it has happened often enough.
-struct Weather {
-    chance: Chance,
-    left: usize,
-    blows_to_come: Arc<AtomicUsize>,
-}
-
-impl Mischief for Weather {
-    fn pass(&mut self, frame: &Frame) -> Passage {
-        if frame.kind != b'd' || self.blows_to_come.load(Ordering::Relaxed) == 0 {
-            return Passage::On;
-        }
-        if self.chance.once_in(20) {
-            self.chance.sleep_below(20);
-        }
-        let bytes = frame.bytes();
-        if self.left >= bytes.len() {
-            self.left -= bytes.len();
-            return Passage::On;
-        }
-        self.blows_to_come.fetch_sub(1, Ordering::Relaxed);
-        let cut = self.left;
-        self.left = usize::MAX;
-        match self.chance.below(8) {
-            0 => Passage::Instead(Vec::new()),
-            1 => Passage::Instead(bytes.repeat(2)),
-            2 => Passage::Instead(copy_data(&frame.body[..cut.min(frame.body.len() - 1)])),
-            _ => Passage::Cut(cut),
-        }
-    }
-}
-
-/// A receiver behind a line of its own.
-struct Sailor {
-    blows_to_come: Arc<AtomicUsize>,
-    proxy: Proxy,
-    home: Home,
-    receiving: Receiving,
-}
-
-impl Sailor {
-    /// The weather is good, until there are blows to come.
-    fn set_out(postgres: &Postgres, way: Way, number: usize, mut seeds: Chance) -> Self {
-        let blows_to_come = Arc::new(AtomicUsize::new(0));
-        let theirs = blows_to_come.clone();
-        let proxy = Proxy::start(postgres, move |_| {
-            let mut chance = Chance::from_seed(seeds.below(1 << 30));
-            let bits = 4 + chance.below(16);
-            Box::new(Weather {
-                left: usize::try_from(chance.below(1 << bits)).unwrap(),
-                chance,
-                blows_to_come: theirs.clone(),
-            })
-        });
-        let home = home_behind(&proxy, way, postgres, &format!("weather_{number}"));
-        let receiving = streaming(&home);
-        Self {
-            blows_to_come,
-            proxy,
-            home,
-            receiving,
-        }
-    }
-}
-
-/// So many receivers, to whose lines something happens so often each.
-#[track_caller]
-fn assert_survive_bad_weather(way: Way, receivers: usize, blows: usize) {
-    let postgres = server();
-    Writers::prepare(&postgres);
-    let mut chance = Chance::new();
-    let mut sailors: Vec<Sailor> = (0..receivers)
-        .map(|number| {
-            let seeds = Chance::from_seed(chance.below(1 << 30));
-            Sailor::set_out(&postgres, way, number, seeds)
-        })
-        .collect();
-    let first = postgres.fill_segment();
-    for Sailor {
-        home,
-        blows_to_come,
-        ..
-    } in &sailors
-    {
-        // Before that there was no place that anybody could go on from.
-        wait_for_segments(home, &[&first]);
-        blows_to_come.store(blows, Ordering::Relaxed);
-    }
-    let writers = Writers::start(&postgres, 2);
-    for Sailor {
-        home,
-        receiving,
-        blows_to_come,
-        ..
-    } in &mut sailors
-    {
-        wait_for("the end of the storm", || {
-            again(receiving, way, home);
-            (blows_to_come.load(Ordering::Relaxed) == 0).then_some(())
-        });
-    }
-    writers.end();
-    let last = postgres.fill_segment();
-    for mut sailor in sailors {
-        let Sailor {
-            home, receiving, ..
-        } = &mut sailor;
-        wait_for_all(home, &first, &last, || again(receiving, way, home));
-        assert_nothing_is_out_of_place(&postgres, home, "bad weather");
-        sailor.receiving.end_by(Signal::SIGINT).exits(0);
-        for report in sailor.proxy.reports() {
-            assert!(report.flushed <= report.written, "{report:?}");
-        }
-    }
-}
-
-/// Starts it once more if this is one that gives up when it loses its server.
-#[track_caller]
-fn again(receiving: &mut Receiving, way: Way, home: &Home) {
-    if receiving.has_ended() {
-        let output = receiving.output();
-        assert!(!output.contains("panicked"), "{output}");
-        assert!(way == Way::PgReceivewal, "it ended: {output}");
-        *receiving = Receiving::start(Walarch, home);
-    }
-}
-
-#[test]
-fn a_line_that_is_slow_and_breaks_anywhere_costs_nothing() {
-    // After each break comes a longer pause.
-    let (receivers, blows) = if is_full_sweep() { (20, 8) } else { (5, 4) };
-    assert_survive_bad_weather(Way::Builtin, receivers, blows);
-}
-
-#[test]
-fn a_line_that_is_slow_and_breaks_anywhere_costs_pg_receivewal_nothing() {
-    let blows = if is_full_sweep() { 200 } else { 12 };
-    assert_survive_bad_weather(Way::PgReceivewal, 1, blows);
-}
 
 /// What a peer sends once it is asked to stream.
 type Script = Vec<u8>;
 
 /// The server's WAL, for whoever wants to send it in its place.
 struct Source {
-    pg_wal: std::path::PathBuf,
+    pg_wal: PathBuf,
 }
 
 impl Source {
@@ -241,10 +36,10 @@ impl Source {
         let mut bytes = Vec::new();
         let mut at = start;
         while at < start + size {
-            let (number, offset) = (at / SEGMENT, at % SEGMENT);
+            let (number, offset) = (at / SMALL_SEGMENT, at % SMALL_SEGMENT);
             let segment = format!("00000001{:08X}{:08X}", number >> 12, number & 0xFFF);
             let segment = fs::read(self.pg_wal.join(segment)).unwrap();
-            let part = (start + size - at).min(SEGMENT - offset);
+            let part = (start + size - at).min(SMALL_SEGMENT - offset);
             let (offset, end) = (offset as usize, (offset + part) as usize);
             bytes.extend_from_slice(&segment[offset..end]);
             at += part;
@@ -256,64 +51,6 @@ impl Source {
     fn sound(&self, start: u64, size: u64) -> Vec<u8> {
         data(start, start + size, &self.wal(start, size))
     }
-}
-
-fn copy_data(body: &[u8]) -> Vec<u8> {
-    Frame::new(b'd', body).bytes()
-}
-
-/// A message with WAL.
-fn data(start: u64, server_end: u64, wal: &[u8]) -> Vec<u8> {
-    let numbers = [start, server_end, 7].map(u64::to_be_bytes).concat();
-    copy_data(&[b"w", &numbers[..], wal].concat())
-}
-
-fn keepalive(server_end: u64, clock: i64, reply: u8) -> Vec<u8> {
-    let body = [
-        &b"k"[..],
-        &server_end.to_be_bytes(),
-        &clock.to_be_bytes(),
-        &[reply],
-    ];
-    copy_data(&body.concat())
-}
-
-const COPY_BOTH: [u8; 8] = [b'W', 0, 0, 0, 7, 0, 0, 0];
-const COPY_DONE: [u8; 5] = [b'c', 0, 0, 0, 4];
-const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
-
-/// One row of text values under these names, and the end of the statement.
-fn row(columns: &[(&str, &str)]) -> Vec<u8> {
-    let count = u16::try_from(columns.len()).unwrap().to_be_bytes();
-    let (mut names, mut values) = (count.to_vec(), count.to_vec());
-    for (name, value) in columns {
-        names.extend(name.as_bytes());
-        // The end of the name; no table, column 0, type text of any size, as text.
-        names.extend([0; 1 + 4 + 2]);
-        names.extend(25_u32.to_be_bytes());
-        names.extend([0xFF; 2 + 4]);
-        names.extend([0; 2]);
-        values.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
-        values.extend(value.as_bytes());
-    }
-    let frames = [Frame::new(b'T', names), Frame::new(b'D', values)];
-    let mut bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
-    bytes.extend(end_of_statement());
-    bytes
-}
-
-fn end_of_statement() -> Vec<u8> {
-    [Frame::new(b'C', *b"SELECT 1\0").bytes(), READY.to_vec()].concat()
-}
-
-/// What the server says at the end of a timeline.
-fn end_of_timeline(next: &str, position: &str) -> Vec<u8> {
-    let columns = [("next_tli", next), ("next_tli_startpos", position)];
-    [COPY_DONE.to_vec(), row(&columns)].concat()
-}
-
-fn refusal() -> Vec<u8> {
-    Frame::new(b'E', *b"SFATAL\0C57P01\0Mgo away\0\0").bytes()
 }
 
 /// What a peer may say once `START_REPLICATION` has been accepted at this position.
@@ -345,7 +82,7 @@ fn malformed(source: &Source, start: u64) -> Vec<(&'static str, Script)> {
         ),
         (
             "a segment later",
-            data(start + SEGMENT, start + SEGMENT, &garbage),
+            data(start + SMALL_SEGMENT, start + SMALL_SEGMENT, &garbage),
         ),
         (
             "a byte later, in the middle",
@@ -361,7 +98,7 @@ fn malformed(source: &Source, start: u64) -> Vec<(&'static str, Script)> {
         ),
         (
             "far back, in the middle",
-            then(data(start - SEGMENT, start, &garbage)),
+            then(data(start - SMALL_SEGMENT, start, &garbage)),
         ),
         (
             "a length that never comes",
@@ -525,8 +262,8 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
     let source = Arc::new(Source {
         pg_wal: postgres.data().join("pg_wal"),
     });
-    let somewhere =
-        position(&postgres.ask("SELECT pg_current_wal_flush_lsn()")) / SEGMENT * SEGMENT;
+    let somewhere = position(&postgres.ask("SELECT pg_current_wal_flush_lsn()")) / SMALL_SEGMENT
+        * SMALL_SEGMENT;
     let scripts: Vec<&str> = malformed(&source, somewhere)
         .iter()
         .map(|(name, _)| *name)
@@ -557,50 +294,6 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
     }
 }
 
-/// Falls silent with the next message once it is told to.
-struct Mute(Arc<AtomicBool>);
-
-impl Mischief for Mute {
-    fn pass(&mut self, _: &Frame) -> Passage {
-        match self.0.swap(false, Ordering::Relaxed) {
-            true => Passage::Silence,
-            false => Passage::On,
-        }
-    }
-}
-
-#[test]
-fn a_server_that_has_fallen_silent_is_given_up_and_an_idle_one_is_not() {
-    let postgres = server();
-    let is_silent = Arc::new(AtomicBool::new(false));
-    let theirs = is_silent.clone();
-    let silent = Proxy::start(&postgres, move |_| Box::new(Mute(theirs.clone())));
-    let idle = liar(&postgres, |_| None);
-    let homes = [&silent, &idle].map(|proxy| {
-        let slot = format!("silence_{}", proxy.port());
-        home_behind(proxy, Way::Builtin, &postgres, &slot)
-    });
-    let receiving = homes.each_ref().map(streaming);
-    let connections = [&silent, &idle].map(Proxy::connections);
-    is_silent.store(true, Ordering::Relaxed);
-    let segment = postgres.fill_segment();
-    wait_for_segments(&homes[1], &[&segment]);
-    let since = Instant::now();
-    // Asked after 10 s to 20 s of silence, and given up when it has not answered for 10 s.
-    wait_for_segments(&homes[0], &[&segment]);
-    assert!(
-        since.elapsed() > Duration::from_secs(15),
-        "{:?}",
-        since.elapsed()
-    );
-    assert!(silent.connections() > connections[0]);
-    assert_eq!(idle.connections(), connections[1]);
-    for (receiving, home) in receiving.into_iter().zip(&homes) {
-        receiving.end_by(Signal::SIGINT).exits(0);
-        assert_nothing_is_out_of_place(&postgres, home, "silence");
-    }
-}
-
 /// Answers these statements in the server's place.
 struct Liar(Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>);
 
@@ -617,17 +310,6 @@ fn liar(
 ) -> Proxy {
     let lie: Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync> = Arc::new(lie);
     Proxy::start(postgres, move |_| Box::new(Liar(lie.clone())))
-}
-
-/// As `IDENTIFY_SYSTEM` answers.
-fn identity(system: &str, timeline: &str, position: &str) -> Vec<u8> {
-    let columns = [
-        ("systemid", system),
-        ("timeline", timeline),
-        ("xlogpos", position),
-        ("dbname", ""),
-    ];
-    row(&columns)
 }
 
 #[test]

@@ -7,14 +7,17 @@ use crate::support::tool::{Walarch, wait_for};
 use crate::support::trace::{QUICK, take_calls, traced_command};
 use crate::support::writers::Writers;
 
-/// Lets a receiver serve so many commits under strace with this option besides, and judges what it said.
-fn promises(way: Way, option: &str, commits: usize) -> Promises {
+/// Lets a receiver receive so many commits under strace with this option besides, and judges what it said. Only if it is
+/// synchronous they wait for it.
+fn promises(way: Way, synchronous: bool, option: &str, commits: usize) -> Promises {
     let postgres = Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| {
         format!("{SETTINGS}wal_keep_size = 1GB\n")
     });
     Writers::prepare(&postgres);
     let home = way.home(&postgres, "promises", &[("create_slot", "auto")]);
-    postgres.wait_for_receiver_at_commit(&format!("{SETTINGS}wal_keep_size = 1GB\n"));
+    if synchronous {
+        postgres.wait_for_receiver_at_commit(&format!("{SETTINGS}wal_keep_size = 1GB\n"));
+    }
     let trace = format!("trace={TRACED}");
     let options = ["-s", "300", "-e", &trace, option];
     let options = options.map(str::to_owned);
@@ -30,7 +33,7 @@ fn promises(way: Way, option: &str, commits: usize) -> Promises {
     receiving.end();
     let promises = judge(&take_calls(&home), &home.streaming(), 1 << 20);
     assert!(
-        promises.last_flushed >= promised,
+        !synchronous || promises.last_flushed >= promised,
         "{promises:?}, {promised:X}"
     );
     promises
@@ -38,14 +41,21 @@ fn promises(way: Way, option: &str, commits: usize) -> Promises {
 
 #[test]
 fn what_is_reported_as_flushed_outlasts_a_crash() {
-    let promises = promises(Way::Builtin, QUICK, 600);
+    let promises = promises(Way::Builtin, true, QUICK, 600);
     assert!(promises.reports > 50, "{}", promises.reports);
     assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
 }
 
 #[test]
+fn so_does_what_is_reported_when_nobody_waits() {
+    let promises = promises(Way::Builtin, false, QUICK, 3000);
+    assert!(promises.reports > 5, "{}", promises.reports);
+    assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
+}
+
+#[test]
 fn pg_receivewal_reports_as_flushed_what_is() {
-    let promises = promises(Way::PgReceivewal, QUICK, 600);
+    let promises = promises(Way::PgReceivewal, true, QUICK, 600);
     assert!(promises.reports > 50, "{}", promises.reports);
     assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
 }
@@ -55,6 +65,6 @@ fn pg_receivewal_reports_as_flushed_what_is() {
 fn a_receiver_that_does_not_flush_is_caught() {
     // It believes that it does.
     let lie = "--inject=fsync,fdatasync:retval=0";
-    let promises = promises(Way::PgReceivewal, lie, 300);
+    let promises = promises(Way::PgReceivewal, true, lie, 300);
     assert!(!promises.broken.is_empty(), "{promises:?}");
 }

@@ -143,6 +143,7 @@ fn kill_again_and_again(
     let last = Receiving::start(Walarch, &survival.home);
     chance.sleep_below(500);
     drop(last);
+    println!("{killed} receivers were killed");
 }
 
 /// Waits for so many commits. A receiver that ends by itself is started again, as cron or systemd would do it.

@@ -19,6 +19,7 @@
 //! | `order` | whether those calls keep the commit protocol |
 //! | `wire` | PostgreSQL's protocol, as far as tests must speak it themselves |
 //! | `proxy` | a bad line between a receiver and a server, and a bad server behind it |
+//! | `messages` | what a server sends to a receiver, and what it should not |
 //! | `writers` | clients who commit rows, and write down what they were promised |
 //! | `chance` | instants and sizes that nobody chose, but that can be had again |
 //! | `promises` | whether a receiver told the server only of WAL that outlasts a crash |
@@ -33,6 +34,7 @@ pub mod faults;
 pub mod holder;
 pub mod home;
 pub mod life;
+pub mod messages;
 pub mod monitored;
 pub mod order;
 pub mod postgres;

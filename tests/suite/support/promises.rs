@@ -4,7 +4,7 @@
 //! succeeded, and when the directory was synchronised after the file got its first name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::trace::{Call, Effect};
 
@@ -77,67 +77,114 @@ impl Segment {
 
 /// Follows a receiver that writes segments of this size into the directory.
 pub fn judge(calls: &[Call], directory: &Path, segment_size: u64) -> Promises {
-    let mut segments = BTreeMap::<u64, Segment>::new();
-    let mut directory_syncs: Vec<&Call> = Vec::new();
+    let mut files = Files {
+        directory: directory.to_owned(),
+        segment_size,
+        segments: BTreeMap::new(),
+        directory_syncs: Vec::new(),
+    };
     let mut promises = Promises::default();
-    let start_of = |path: &Path| start_of(path, directory, segment_size);
     for call in calls {
-        let effect = call.effect();
-        let path = effect.path().map(Path::to_owned).or_else(|| call.fd(0));
-        let start = path.as_deref().and_then(start_of);
-        let segment = start.and_then(|start| segments.get_mut(&start));
-        match (effect, start, segment) {
+        if call.name == "sendto" {
+            for flushed in flushed_positions(&call.bytes(1)) {
+                promises.reports += 1;
+                promises.last_flushed = flushed;
+                promises.broken.extend(files.doubts(flushed, call.begin));
+            }
+        } else if call.succeeded || matches!(call.effect(), Effect::Sync { .. }) {
+            files.take(call);
+        }
+    }
+    promises
+}
+
+/// What is in a directory by now.
+struct Files {
+    directory: PathBuf,
+    segment_size: u64,
+    segments: BTreeMap<PathBuf, Segment>,
+    /// When the directory was synchronised: from which line to which.
+    directory_syncs: Vec<(usize, usize)>,
+}
+
+impl Files {
+    fn take(&mut self, call: &Call) {
+        match call.effect() {
             // To synchronise a file, PostgreSQL opens it once more.
-            (Effect::Open { creates: true, .. }, Some(start), _) if call.succeeded => {
+            Effect::Open {
+                path,
+                creates: true,
+            } if path.parent() == Some(&self.directory) => {
                 let opened = call.end;
-                segments.insert(
-                    start,
+                self.segments.insert(
+                    path,
                     Segment {
                         opened,
                         ..Segment::default()
                     },
                 );
             }
-            (Effect::Write { .. }, _, Some(segment)) if call.succeeded => segment.write(call),
-            (Effect::Sync { .. }, _, Some(segment)) => segment.sync(call),
-            (Effect::Sync { path }, ..)
-                if path == directory && call.succeeded && !call.injected =>
-            {
-                directory_syncs.push(call);
-            }
-            (Effect::Nothing, _, Some(segment)) if call.name == "lseek" => {
-                segment.cursor = call.returned.unwrap_or(segment.cursor);
-            }
-            _ if call.name == "sendto" => {
-                for flushed in flushed_positions(&call.bytes(1)) {
-                    promises.reports += 1;
-                    promises.last_flushed = flushed;
-                    let broken = segments.iter().filter_map(|(start, segment)| {
-                        let owed = flushed.saturating_sub(*start).min(segment_size);
-                        let has_name = directory_syncs
-                            .iter()
-                            .any(|sync| segment.opened < sync.begin && sync.end < call.begin);
-                        let durable = segment.durable.at(call.begin);
-                        (owed > 0 && (owed > durable || !has_name)).then(|| {
-                            let line = call.begin;
-                            format!(
-                                "line {line}: {flushed:X} is flushed, but of {start:X} {durable} bytes are, \
-                                 with a name: {has_name}"
-                            )
-                        })
-                    });
-                    promises.broken.extend(broken);
+            Effect::Rename { from, to, .. } => {
+                if let Some(segment) = self.segments.remove(&from) {
+                    self.segments.insert(to, segment);
                 }
             }
-            _ => {}
+            Effect::Sync { path } if path == self.directory => {
+                if call.succeeded && !call.injected {
+                    self.directory_syncs.push((call.begin, call.end));
+                }
+            }
+            effect => {
+                let path = effect.path().map(Path::to_owned).or_else(|| call.fd(0));
+                let Some(segment) = path.and_then(|path| self.segments.get_mut(&path)) else {
+                    return;
+                };
+                match effect {
+                    Effect::Write { .. } => segment.write(call),
+                    Effect::Sync { .. } => segment.sync(call),
+                    _ if call.name == "lseek" => {
+                        segment.cursor = call.returned.unwrap_or(segment.cursor);
+                    }
+                    _ => {}
+                }
+            }
         }
     }
-    promises
+
+    /// Why not all before this position outlasts a crash on that line.
+    fn doubts(&self, flushed: u64, line: usize) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let starts = self
+            .segments
+            .iter()
+            .filter_map(|(path, segment)| Some((start_of(path, self.segment_size)?, segment)));
+        let segments: BTreeMap<u64, &Segment> = starts.collect();
+        let Some(mut start) = segments.keys().next().copied() else {
+            return doubts;
+        };
+        while start < flushed {
+            let owed = (flushed - start).min(self.segment_size);
+            let segment = segments.get(&start);
+            let durable = segment.map_or(0, |segment| segment.durable.at(line));
+            let has_name = segment.is_some_and(|segment| {
+                let syncs = &mut self.directory_syncs.iter();
+                syncs.any(|(begin, end)| segment.opened < *begin && *end < line)
+            });
+            if durable < owed || !has_name {
+                doubts.push(format!(
+                    "line {line}: {flushed:X} is flushed, but of {start:X} only {durable} bytes are, with a name: \
+                     {has_name}"
+                ));
+            }
+            start += self.segment_size;
+        }
+        doubts
+    }
 }
 
 /// The position at which the segment in this file begins.
-fn start_of(path: &Path, directory: &Path, segment_size: u64) -> Option<u64> {
-    let name = path.strip_prefix(directory).ok()?.to_str()?;
+fn start_of(path: &Path, segment_size: u64) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".partial").unwrap_or(name);
     let numbers = (name.len() == 24).then(|| u64::from_str_radix(&name[8..], 16).ok())??;
     let (high, low) = (numbers >> 32, numbers & 0xFFFF_FFFF);

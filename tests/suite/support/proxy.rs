@@ -21,8 +21,6 @@ pub enum Passage {
     Instead(Vec<u8>),
     /// So many of its bytes arrive; then the connection is cut.
     Cut(usize),
-    /// From now on nothing arrives, on either side, and nobody is told.
-    Silence,
 }
 
 /// What is answered in the server's place.
@@ -96,7 +94,6 @@ impl Proxy {
                     client,
                     server,
                     mischief: Mutex::new(mischief(known.len())),
-                    silent: AtomicBool::new(false),
                     reports: reports.clone(),
                 });
                 known.push(line.clone());
@@ -112,15 +109,6 @@ impl Proxy {
             "host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=disable gssencmode=disable",
             self.port
         )
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// How many connections there were.
-    pub fn connections(&self) -> usize {
-        self.connections.lock().unwrap().len()
     }
 
     /// All that receivers reported so far, in order.
@@ -145,7 +133,6 @@ struct Line {
     client: TcpStream,
     server: UnixStream,
     mischief: Mutex<Box<dyn Mischief>>,
-    silent: AtomicBool,
     reports: Arc<Mutex<Vec<Report>>>,
 }
 
@@ -160,10 +147,7 @@ impl Line {
         });
         thread::spawn(move || {
             let _ = other.from_server();
-            // In silence there is nobody to tell it.
-            if !other.silent.load(Ordering::Relaxed) {
-                other.cut();
-            }
+            other.cut();
         });
     }
 
@@ -186,9 +170,6 @@ impl Line {
         let start = read_sized(&mut client)?;
         server.write_all(&sized(&start))?;
         while let Some(frame) = Frame::read(&mut client)? {
-            if self.silent.load(Ordering::Relaxed) {
-                continue;
-            }
             if frame.kind == b'd' && frame.body.first() == Some(&b'r') {
                 let number = |at| u64::from_be_bytes(frame.body[at..at + 8].try_into().unwrap());
                 self.reports.lock().unwrap().push(Report {
@@ -224,12 +205,6 @@ impl Line {
                 Passage::Cut(after) => {
                     let bytes = frame.bytes();
                     client.write_all(&bytes[..after.min(bytes.len())])?;
-                    break;
-                }
-                Passage::Silence => {
-                    self.silent.store(true, Ordering::Relaxed);
-                    // The server must be able to go on.
-                    io::copy(&mut server, &mut io::sink())?;
                     break;
                 }
             }
