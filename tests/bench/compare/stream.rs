@@ -194,7 +194,7 @@ pub(crate) fn catch_up(bench: &Bench) -> Result<Vec<Row>> {
 /// Catching up straight into a zstd archive, against `pg_receivewal` and then Barman's `archive-wal`.
 pub(crate) fn straight(bench: &Bench) -> Result<Vec<Row>> {
     let source = Source::with_wal()?;
-    let options = ["compression = zstd", "archiver = off"];
+    let options = ["compression = zstd"];
     let mut peak_kib = 0;
     let ours = |_| {
         let home = source.home(bench, "straight", &options, "")?;
@@ -278,7 +278,7 @@ pub(crate) fn commit(bench: &Bench) -> Result<Vec<Row>> {
     let (mut rates, mut waits) = (Pairs::default(), Pairs::default());
     for _ in 0..bench.runs {
         let toml = "archive_while_receiving = false\n";
-        let ours = source.commits(bench, |home| builtin(home), toml)?;
+        let ours = source.commits(bench, builtin, toml)?;
         let theirs = source.commits(
             bench,
             |home| source.pg_receivewal(home, &["--synchronous"]),
@@ -362,12 +362,7 @@ pub(crate) fn prompt(bench: &Bench) -> Result<Vec<Row>> {
         "CREATE TABLE piece (body text); ALTER TABLE piece ALTER body SET STORAGE EXTERNAL; \
          INSERT INTO piece SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 500000)",
     )?;
-    let home = source.home(
-        bench,
-        "prompt",
-        &["compression = zstd", "archiver = off"],
-        "",
-    )?;
+    let home = source.home(bench, "prompt", &["compression = zstd"], "")?;
     let mut receiver = builtin(&home)?;
     let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     wait_until(&mut receiver.0, || {

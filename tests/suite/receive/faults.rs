@@ -1,5 +1,5 @@
-//! What if the built-in receiver is killed, or one of its calls fails, at any point, while commits wait for it? What was
-//! promised is there at that instant, and whoever goes on misses nothing.
+//! What if the built-in receiver is killed, or one of its calls fails, at any point, while commits wait for it or while
+//! nobody does? What was promised is there at that instant, and whoever goes on misses nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::support::{Receiving, SETTINGS, SMALL_SEGMENT, Way, assert_holds, receive_wal};
+use super::support::{Receiving, SETTINGS, Way, assert_holds, receive_wal, received};
 use crate::support::chance::Chance;
 use crate::support::faults::{Fault, is_full_sweep};
 use crate::support::home::{Home, names};
@@ -21,49 +21,74 @@ use crate::support::writers::Writers;
 /// For so many commits a receiver is watched at most: some segments.
 const COMMITS: usize = 600;
 
-/// A server whose commits wait for a receiver, and clients that commit.
+/// And for so many segments where nobody waits.
+const SEGMENTS: usize = 5;
+
+/// A server, clients that commit, and whether their commits wait for a receiver.
 struct Stage {
     postgres: Postgres,
     writers: Writers,
+    commits_wait: bool,
     homes: u32,
 }
 
-/// A receiver on the stage, and where it begins.
+/// A receiver on the stage.
 struct Act {
     home: Home,
     slot: String,
-    start: u64,
     /// What others had received before.
     promised_before: u64,
 }
 
 impl Stage {
-    fn set() -> Self {
+    fn set(commits_wait: bool) -> Self {
         let settings = format!("{SETTINGS}wal_keep_size = 1GB\n");
         let postgres =
             Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |_| settings.clone());
         Writers::prepare(&postgres);
-        postgres.wait_for_receiver_at_commit(&settings);
-        let writers = Writers::start(&postgres, 4);
+        if commits_wait {
+            postgres.wait_for_receiver_at_commit(&settings);
+        }
+        let writers = Writers::start(&postgres, if commits_wait { 4 } else { 1 });
         Self {
             postgres,
             writers,
+            commits_wait,
             homes: 0,
         }
     }
 
-    /// Nobody can commit meanwhile, so that the position stays.
     fn act(&mut self) -> Act {
         self.homes += 1;
         let slot = format!("fault_{}", self.homes);
         let home = Way::Builtin.archiving_home(&self.postgres, &slot, &[]);
         receive_wal(Walarch, &home, &["--create-slot"]).exits(0);
-        let start = position(&self.postgres.ask("SELECT pg_current_wal_flush_lsn()"));
         Act {
             home,
             slot,
-            start: start / SMALL_SEGMENT * SMALL_SEGMENT,
             promised_before: self.writers.promised().position,
+        }
+    }
+
+    /// Where it ends that a receiver of this act has promised to keep.
+    fn promised(&self, act: &Act) -> Option<u64> {
+        if self.commits_wait {
+            let position = self.writers.promised().position;
+            return (position != act.promised_before).then_some(position);
+        }
+        // What is before it the server may remove.
+        let kept = "SELECT restart_lsn FROM pg_replication_slots WHERE restart_lsn IS NOT NULL";
+        let kept = self
+            .postgres
+            .ask(&format!("{kept} AND slot_name = '{}'", act.slot));
+        (!kept.is_empty()).then(|| position(&kept))
+    }
+
+    /// What counts as work: commits that did not wait in vain, or else segments.
+    fn done(&self, act: &Act) -> usize {
+        match self.commits_wait {
+            true => self.writers.count(),
+            false => act.segments(),
         }
     }
 
@@ -72,7 +97,7 @@ impl Stage {
     fn targets(&mut self) -> BTreeMap<String, Vec<usize>> {
         let act = self.act();
         let mut receiving = act.trace(&[format!("--trace={CHANGING}"), QUICK.to_owned()]);
-        self.watch(&mut receiving, || false);
+        self.watch(&act, &mut receiving, || false);
         act.stop(receiving);
         let mut counts: HashMap<(u32, &str), usize> = HashMap::new();
         let mut targets: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -93,10 +118,11 @@ impl Stage {
     }
 
     /// Lets a receiver work until it ends, something has happened, or there were enough commits.
-    fn watch(&self, receiving: &mut Receiving, happened: impl Fn() -> bool) {
-        let goal = self.writers.count() + COMMITS;
+    fn watch(&self, act: &Act, receiving: &mut Receiving, happened: impl Fn() -> bool) {
+        let enough = if self.commits_wait { COMMITS } else { SEGMENTS };
+        let goal = self.done(act) + enough;
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !receiving.has_ended() && !happened() && self.writers.count() < goal {
+        while !receiving.has_ended() && !happened() && self.done(act) < goal {
             assert!(Instant::now() < deadline, "{}", receiving.output());
             thread::sleep(Duration::from_millis(5));
         }
@@ -108,6 +134,7 @@ impl Stage {
         let act = self.act();
         if goes_on {
             let receiving = Receiving::start(Walarch, &act.home);
+            receiving.wait_until_it_prints("starting log streaming");
             self.writers.wait_for(30);
             drop(receiving);
         }
@@ -121,7 +148,7 @@ impl Stage {
             format!("--trace={name}"),
             format!("--inject={name}:{effect}"),
         ]);
-        self.watch(&mut receiving, || act.was_injected());
+        self.watch(&act, &mut receiving, || act.was_injected());
         let was_struck = receiving.has_ended() || act.was_injected();
         if !receiving.has_ended() {
             // Does it go on?
@@ -137,10 +164,10 @@ impl Stage {
         self.assert_holds(&act, &what);
 
         let mut receiving = Receiving::start(Walarch, &act.home);
-        let goal = self.writers.count() + 30;
+        let goal = self.done(&act) + if self.commits_wait { 30 } else { 2 };
         wait_for(&what, || {
             assert!(!receiving.has_ended(), "{what}: {}", receiving.output());
-            (self.writers.count() >= goal).then_some(())
+            (self.done(&act) >= goal).then_some(())
         });
         receiving.end_by(Signal::SIGINT).exits(0);
         self.assert_holds(&act, &format!("{what}, and on"));
@@ -155,11 +182,9 @@ impl Stage {
     /// and one that is not yet.
     #[track_caller]
     fn assert_holds(&self, act: &Act, what: &str) {
-        let position = self.writers.promised().position;
-        if position == act.promised_before {
-            return;
+        if let Some((start, end)) = act.start().zip(self.promised(act)) {
+            assert_holds(&self.postgres, &act.home, start..end, what);
         }
-        assert_holds(&self.postgres, &act.home, act.start..position, what);
     }
 
     fn clear(&self, act: Act) {
@@ -222,6 +247,22 @@ fn changes(call: &Call, home: &Home) -> bool {
 }
 
 impl Act {
+    /// Where the first receiver began.
+    fn start(&self) -> Option<u64> {
+        let log = self.home.log();
+        let (_, rest) = log.split_once("starting log streaming at ")?;
+        Some(position(rest.split_whitespace().next()?))
+    }
+
+    /// How many segments are complete.
+    fn segments(&self) -> usize {
+        let waiting = received(&self.home);
+        let waiting = waiting
+            .iter()
+            .filter(|name| !self.home.archived(name).exists());
+        waiting.count() + self.home.listed().len()
+    }
+
     fn trace(&self, options: &[String]) -> Receiving {
         let command = traced_command(Walarch, &self.home, &["receive-wal", "main"], options);
         Receiving::start_command(command, &self.home)
@@ -241,22 +282,32 @@ impl Act {
 }
 
 #[track_caller]
-fn assert_survives(fault: Fault) {
-    let struck = Stage::set().sweep(fault);
+fn assert_survives(fault: Fault, commits_wait: bool) {
+    let struck = Stage::set(commits_wait).sweep(fault);
     assert!(struck > 5, "only {struck} faults struck");
 }
 
 #[test]
 fn killed_at_any_call_it_has_kept_its_promises() {
-    assert_survives(Fault::Kill);
+    assert_survives(Fault::Kill, true);
 }
 
 #[test]
 fn a_disk_that_is_full_for_a_while_breaks_no_promise() {
-    assert_survives(Fault::NoSpace);
+    assert_survives(Fault::NoSpace, true);
 }
 
 #[test]
 fn a_disk_that_fails_breaks_no_promise() {
-    assert_survives(Fault::IoError);
+    assert_survives(Fault::IoError, true);
+}
+
+#[test]
+fn killed_while_nobody_waits_it_has_kept_what_the_slot_does_not() {
+    assert_survives(Fault::Kill, false);
+}
+
+#[test]
+fn a_disk_that_fails_while_nobody_waits_costs_nothing_that_the_slot_does_not_keep() {
+    assert_survives(Fault::IoError, false);
 }

@@ -257,9 +257,10 @@ pub fn received(home: &Home) -> Vec<String> {
     names
 }
 
+/// Where somebody would go on; without what is hidden because nobody shall.
 pub fn partials(home: &Home) -> Vec<String> {
     let mut names = names(&home.streaming());
-    names.retain(|name| name.ends_with(".partial"));
+    names.retain(|name| name.ends_with(".partial") && !name.starts_with('.'));
     names
 }
 
