@@ -362,12 +362,7 @@ pub(crate) fn prompt(bench: &Bench) -> Result<Vec<Row>> {
         "CREATE TABLE piece (body text); ALTER TABLE piece ALTER body SET STORAGE EXTERNAL; \
          INSERT INTO piece SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 500000)",
     )?;
-    let home = source.home(
-        bench,
-        "prompt",
-        &["compression = zstd"],
-        "",
-    )?;
+    let home = source.home(bench, "prompt", &["compression = zstd"], "")?;
     let mut receiver = builtin(&home)?;
     let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     wait_until(&mut receiver.0, || {
