@@ -167,7 +167,7 @@ pub struct Measurements {
     pub files_archived: Option<u64>,
     /// Files that wait to be archived.
     pub archive_queue: Option<u64>,
-    /// What was not received and never will be, since the start.
+    /// What was not received and never will be, as far as that is remembered.
     pub holes: Vec<Hole>,
     /// The last failure of receiving.
     pub last_error: Option<Trouble>,

@@ -8,6 +8,10 @@
 //! gap          where receiving goes on, and what is missing before it
 //! Receiver     what receives: Builtin, or PgReceivewal, a child under supervision
 //! state        what cron and status know of it
+//!
+//! meter        counts what happens; beside the receiver, in threads of their own,
+//! handover     what is complete is archived at once, by an Archivist of the caller's
+//! report       what was counted goes into files, for status and, as metrics, for Prometheus
 //! ```
 
 mod back_off;

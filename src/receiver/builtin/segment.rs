@@ -1,28 +1,19 @@
 //! The files that WAL is written to.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::finish::{Finished, Finisher, FullSegment};
+use super::open_segment::OpenSegment;
 use crate::durable;
 use crate::receiver::meter::Meter;
 use crate::receiver::stream_error::FileError;
 use crate::wal::{Lsn, SegmentSize, WalName};
 
-/// Permissions of a new file, less the umask, as `pg_receivewal` creates its files.
-const FILE_MODE: u32 = 0o600;
-
 /// The name of a segment that is received while the one before it becomes durable. Hidden, so that
 /// nobody takes it for the place to go on at.
 const AHEAD: &str = ".ahead.partial";
-
-/// How many bytes of a segment tell whether anything was written to it: none of WAL begins with so
-/// many zeros.
-const PROBE_SIZE_BYTES: usize = 8;
 
 /// The segments of one timeline, written from a segment's beginning on.
 ///
@@ -42,17 +33,6 @@ pub(super) struct SegmentFiles<'d> {
     /// Where segments end that nobody was told of yet.
     completed: VecDeque<Lsn>,
     meter: &'d Meter,
-}
-
-#[derive(Debug)]
-struct OpenSegment {
-    file: File,
-    path: PathBuf,
-    start: Lsn,
-    /// It is called [`AHEAD`].
-    is_ahead: bool,
-    /// The name of the file outlasts a crash as well.
-    name_is_durable: bool,
 }
 
 impl<'d> SegmentFiles<'d> {
@@ -131,22 +111,16 @@ impl<'d> SegmentFiles<'d> {
 
     /// Writes what of this fits into the segment, or a part of that.
     fn write_some(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        let Some(segment) = &self.open else {
+        let Some(segment) = &mut self.open else {
             return Ok(());
         };
         let offset = self.written.0 - segment.start.0;
-        let room = usize::try_from(self.segment_size.bytes() - offset).unwrap_or(usize::MAX);
-        let fitting = bytes.get(..room).unwrap_or(bytes);
-        let size_bytes = match segment.file.write_at(fitting, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Ok(0) => {
-                let error = io::ErrorKind::WriteZero.into();
-                return Err(FileError::of("write to", &segment.path)(error));
-            }
-            other => other.map_err(FileError::repeatable("write to", &segment.path))?,
-        };
-        self.written = Lsn(self.written.0 + size_bytes as u64);
-        self.meter.written(self.written, size_bytes as u64);
+        let size_bytes = segment.write(bytes, offset)?;
+        self.written = Lsn(self.written.0 + size_bytes);
+        self.meter.written(self.written, size_bytes);
+        if self.finisher.is_none() {
+            segment.write_zeros_ahead(offset + size_bytes)?;
+        }
         Ok(())
     }
 
@@ -240,23 +214,7 @@ impl<'d> SegmentFiles<'d> {
             true => self.directory.join(AHEAD),
             false => partial_path(self.directory, self.timeline, start, self.segment_size),
         };
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(FileError::repeatable("create", &path))?;
-        durable::allocate(&file, self.segment_size.bytes())
-            .map_err(FileError::repeatable("make room for", &path))?;
-        Ok(OpenSegment {
-            file,
-            path,
-            start,
-            is_ahead,
-            name_is_durable: false,
-        })
+        OpenSegment::open(path, start, self.segment_size, is_ahead)
     }
 
     /// The timeline has ended: what is here of it is made durable, and a file that waits for WAL which
@@ -266,10 +224,7 @@ impl<'d> SegmentFiles<'d> {
         let Some(segment) = &self.open else {
             return Ok(());
         };
-        let mut probe = [0; PROBE_SIZE_BYTES];
-        let read = segment.file.read_exact_at(&mut probe, 0);
-        read.map_err(FileError::of("read", &segment.path))?;
-        if probe == [0; PROBE_SIZE_BYTES] {
+        if segment.is_untouched()? {
             durable::remove(&segment.path).map_err(FileError::of("remove", &segment.path))?;
             durable::sync_directory(self.directory)
                 .map_err(FileError::of("synchronise", self.directory))?;
@@ -373,6 +328,21 @@ mod tests {
         files.flush().unwrap();
         let path = streaming.folder.path().join(format!("{ONE}.partial"));
         assert!(fs::read(path).unwrap().starts_with(&[1, 1, 1, 0]));
+    }
+
+    #[test]
+    fn zeros_ahead_never_touch_what_an_earlier_run_received() {
+        let streaming = Streaming::new();
+        let path = streaming.folder.path().join(format!("{ONE}.partial"));
+        let mut files = streaming.begin(SIZE, false);
+        files.write(Lsn(SIZE), &[1; 5000]).unwrap();
+        drop(files);
+        let mut files = streaming.begin(SIZE, false);
+        files.write(Lsn(SIZE), &[1; 10]).unwrap();
+        files.flush().unwrap();
+        let bytes = fs::read(path).unwrap();
+        assert!(bytes[..5000].iter().all(|byte| *byte == 1));
+        assert!(bytes[5000..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -30,9 +30,11 @@ pub fn busy() -> Arc<Postgres> {
     postgres
 }
 
+/// It keeps its WAL, to be compared with.
 fn with_small_segments() -> Postgres {
     let arguments = ["--wal-segsize=1"];
-    Postgres::start_major(Major::Debian, &arguments, |_| SETTINGS.to_owned())
+    let settings = |_: &str| format!("{SETTINGS}wal_keep_size = 1GB\n");
+    Postgres::start_major(Major::Debian, &arguments, settings)
 }
 
 /// A home with a slot that the built-in receiver receives into.

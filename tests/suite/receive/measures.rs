@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::handover::busy;
 use super::support::{Receiving, home_with_slot, streaming};
 use crate::support::home::{Home, names};
+use crate::support::monitored::pretend_to_receive;
 use crate::support::postgres::Postgres;
 use crate::support::tool::{Walarch, barman_venv, finish, in_home, start, wait_for};
 
@@ -155,6 +156,37 @@ fn status_shows_how_the_built_in_receiver_goes() {
     assert_eq!(message(&dead, "receive_wal").unwrap(), "not running");
     assert_eq!(message(&dead, "receive_wal_state"), None);
     assert!(dead["receive_wal_measurements"].is_null());
+    // Nor when somebody else receives, such as Barman.
+    let _lock = pretend_to_receive(&home);
+    let other = status(&home);
+    assert!(
+        message(&other, "receive_wal")
+            .unwrap()
+            .starts_with("running")
+    );
+    assert_eq!(message(&other, "receive_wal_state"), None);
+}
+
+#[test]
+fn a_lost_connection_is_counted_and_its_reason_kept() {
+    let postgres = busy();
+    let home = measuring(&postgres, "lost", "builtin");
+    let receiving = streaming(&home);
+    postgres.ask(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'lost'",
+    );
+    let metrics = wait_for("the next connection", || {
+        let metrics = Metrics::read(&home);
+        (metrics.value("reconnects_total", "") == Some(1.0)).then_some(metrics)
+    });
+    assert_eq!(metrics.value("phase", "streaming"), Some(1.0));
+    assert!(metrics.value("last_error_time_seconds", "").is_some());
+    let status = status(&home);
+    let reconnects = &status["receive_wal_reconnects"]["message"];
+    assert_eq!(reconnects, "reconnected once");
+    let error = status["receive_wal_error"]["message"].as_str().unwrap();
+    assert!(error.contains("terminating connection"), "{error}");
+    receiving.end_by(Signal::SIGTERM).exits(0);
 }
 
 #[test]
