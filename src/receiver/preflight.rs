@@ -1,17 +1,18 @@
 //! Is this the server, and can WAL be received from it? Asked before anything is written.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Notice;
 use super::error::{ArchiverFailure, FailedCheck, ReceiverError};
 use super::gap::{Position, received};
 use crate::archiver::{self, identity_path};
-use crate::config::ServerConfig;
+use crate::config::{ReceiverKind, ServerConfig};
 use crate::postgres::{
     Connection, Conninfo, Limits, PostgresError, ReplicationSlot, ServerStatus, SystemIdentity,
     find_slot, identify_system, server_status, timeline_history,
@@ -22,6 +23,11 @@ use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, Lsn, SegmentSize};
 /// moment to notice that a receiver was killed.
 const SLOT_RETRIES: u32 = 10;
 const SLOT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the built-in receiver tries to reach a host, in seconds,
+const CONNECT_TIMEOUT_S: &str = "10";
+/// and how long it waits until a server, the last of several perhaps, has answered everything.
+const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(120);
 
 const MONITORING: &str = "no access to monitoring functions";
 const STREAMING: &str = "PostgreSQL streaming (WAL streaming)";
@@ -43,8 +49,10 @@ pub(super) fn preflight(
     stop: Option<&Arc<AtomicBool>>,
     notify: &dyn Fn(&Notice<'_>),
 ) -> Result<Source, ReceiverError> {
+    let stays_up = server.own.receiver == ReceiverKind::Builtin;
     let limits = Limits {
-        deadline: None,
+        // Whoever tries again must not wait for an answer that never comes.
+        deadline: stays_up.then(|| Instant::now() + PREFLIGHT_TIMEOUT),
         stop: stop.map(Arc::clone),
     };
     let ordinary = connect_ordinary(server, limits.clone())
@@ -104,7 +112,7 @@ pub(super) fn connect_ordinary(
     limits: Limits,
 ) -> Result<Connection, PostgresError> {
     let conninfo = Conninfo::parse(server.conninfo.as_deref().unwrap_or_default())?;
-    Connection::open(&conninfo.for_queries(), limits)
+    Connection::open(&within_time(conninfo, server).for_queries(), limits)
 }
 
 /// A connection for replication commands.
@@ -113,7 +121,17 @@ pub(super) fn connect_streaming(
     limits: Limits,
 ) -> Result<Connection, PostgresError> {
     let conninfo = Conninfo::parse(server.streaming_conninfo.as_deref().unwrap_or_default())?;
-    Connection::open(&conninfo.for_replication(), limits)
+    Connection::open(&within_time(conninfo, server).for_replication(), limits)
+}
+
+/// For a receiver that stays up, a host that does not answer must not keep it from the next one. A limit
+/// that is set, here or in the environment, stays.
+pub(super) fn within_time(conninfo: Conninfo, server: &ServerConfig) -> Conninfo {
+    let stays_up = server.own.receiver == ReceiverKind::Builtin;
+    match stays_up && env::var_os("PGCONNECT_TIMEOUT").is_none() {
+        true => conninfo.with_default("connect_timeout", CONNECT_TIMEOUT_S),
+        false => conninfo,
+    }
 }
 
 impl Source {

@@ -12,7 +12,7 @@ use super::error::{ArchiverFailure, ReceiverError};
 use super::gap::{Position, create_marker};
 use super::handover::HandOver;
 use super::lock::lock;
-use super::preflight::{Source, preflight};
+use super::preflight::{self, Source, preflight};
 use super::report::Reporter;
 use super::reset::report_gap;
 use super::start;
@@ -176,8 +176,8 @@ impl Session<'_> {
             };
             let streamed_for = self.streaming_since.take().map(|since| since.elapsed());
             has_worked |= streamed_for.is_some();
-            if self.next_is_removed && self.server.slot_name.is_some() {
-                // The slot knows where to go on.
+            if self.next_is_removed && streamed_for.is_some() && self.server.slot_name.is_some() {
+                // The slot may know where to go on.
                 continue;
             }
             if !has_worked || !error.is_passing() {
@@ -378,7 +378,7 @@ fn task<'a>(
     meter: &'a Meter,
 ) -> Result<Task<'a>, ArchiverFailure> {
     let conninfo = server.streaming_conninfo.as_deref().unwrap_or_default();
-    let mut conninfo = Conninfo::parse(conninfo)?.for_replication();
+    let mut conninfo = preflight::within_time(Conninfo::parse(conninfo)?, server).for_replication();
     if let Some(name) = &server.streaming_archiver_name {
         conninfo = conninfo.with_default("application_name", name);
     }

@@ -46,6 +46,10 @@
     reason = "a test that meets the unexpected must stop with a backtrace"
 )]
 #![allow(
+    clippy::print_stdout,
+    reason = "what a test printed is shown when it fails: seeds above all"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "tests make the messes that durable never would"
 )]

@@ -14,6 +14,7 @@
 
 mod acknowledge;
 mod finish;
+mod open_segment;
 mod segment;
 mod stream;
 mod timeline;
@@ -32,7 +33,7 @@ use crate::postgres::{
 };
 
 /// How long the server may take to answer before WAL flows.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// walarch itself.
 #[derive(Clone, Copy, Debug)]

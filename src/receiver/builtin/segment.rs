@@ -1,33 +1,19 @@
 //! The files that WAL is written to.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::finish::{Finished, Finisher, FullSegment};
+use super::open_segment::OpenSegment;
 use crate::durable;
 use crate::receiver::meter::Meter;
 use crate::receiver::stream_error::FileError;
 use crate::wal::{Lsn, SegmentSize, WalName};
 
-/// Permissions of a new file, less the umask, as `pg_receivewal` creates its files.
-const FILE_MODE: u32 = 0o600;
-
 /// The name of a segment that is received while the one before it becomes durable. Hidden, so that
 /// nobody takes it for the place to go on at.
 const AHEAD: &str = ".ahead.partial";
-
-/// How far zeros are written ahead of WAL that commits wait for. To make bytes durable in a place that
-/// was allocated and never written to, a file system must also make durable that they are there, which
-/// cost a sixth of pgbench's transactions on ext4.
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
-
-/// How many bytes of a segment tell whether anything was written to it: none of WAL begins with so
-/// many zeros.
-const PROBE_SIZE_BYTES: usize = 8;
 
 /// The segments of one timeline, written from a segment's beginning on.
 ///
@@ -47,20 +33,6 @@ pub(super) struct SegmentFiles<'d> {
     /// Where segments end that nobody was told of yet.
     completed: VecDeque<Lsn>,
     meter: &'d Meter,
-}
-
-#[derive(Debug)]
-struct OpenSegment {
-    file: File,
-    path: PathBuf,
-    start: Lsn,
-    /// It is called [`AHEAD`].
-    is_ahead: bool,
-    /// The name of the file outlasts a crash as well.
-    name_is_durable: bool,
-    /// Before this offset bytes have been written to the file, whatever they were. The end of the
-    /// segment where that is not known: what an earlier run received may be nowhere else.
-    touched: u64,
 }
 
 impl<'d> SegmentFiles<'d> {
@@ -139,46 +111,16 @@ impl<'d> SegmentFiles<'d> {
 
     /// Writes what of this fits into the segment, or a part of that.
     fn write_some(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        let Some(segment) = &self.open else {
-            return Ok(());
-        };
-        let offset = self.written.0 - segment.start.0;
-        let room = usize::try_from(self.segment_size.bytes() - offset).unwrap_or(usize::MAX);
-        let fitting = bytes.get(..room).unwrap_or(bytes);
-        let size_bytes = match segment.file.write_at(fitting, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Ok(0) => {
-                let error = io::ErrorKind::WriteZero.into();
-                return Err(FileError::of("write to", &segment.path)(error));
-            }
-            other => other.map_err(FileError::repeatable("write to", &segment.path))?,
-        };
-        self.written = Lsn(self.written.0 + size_bytes as u64);
-        self.meter.written(self.written, size_bytes as u64);
-        match self.finisher {
-            Some(_) => Ok(()),
-            None => self.write_zeros_ahead(),
-        }
-    }
-
-    /// Where everything becomes durable at once, the places that WAL comes to next are to have been
-    /// written to before.
-    fn write_zeros_ahead(&mut self) -> Result<(), FileError> {
         let Some(segment) = &mut self.open else {
             return Ok(());
         };
         let offset = self.written.0 - segment.start.0;
-        if offset <= segment.touched || offset == self.segment_size.bytes() {
-            return Ok(());
+        let size_bytes = segment.write(bytes, offset)?;
+        self.written = Lsn(self.written.0 + size_bytes);
+        self.meter.written(self.written, size_bytes);
+        if self.finisher.is_none() {
+            segment.write_zeros_ahead(offset + size_bytes)?;
         }
-        let goal = offset.next_multiple_of(ZEROS.len() as u64);
-        let size_bytes = usize::try_from(goal - offset).unwrap_or(usize::MAX);
-        let zeros = ZEROS.get(..size_bytes).unwrap_or_default();
-        segment
-            .file
-            .write_all_at(zeros, offset)
-            .map_err(FileError::repeatable("write to", &segment.path))?;
-        segment.touched = goal;
         Ok(())
     }
 
@@ -272,31 +214,7 @@ impl<'d> SegmentFiles<'d> {
             true => self.directory.join(AHEAD),
             false => partial_path(self.directory, self.timeline, start, self.segment_size),
         };
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(FileError::repeatable("create", &path))?;
-        let former_size_bytes = file
-            .metadata()
-            .map_err(FileError::of("look at", &path))?
-            .len();
-        durable::allocate(&file, self.segment_size.bytes())
-            .map_err(FileError::repeatable("make room for", &path))?;
-        Ok(OpenSegment {
-            file,
-            path,
-            start,
-            is_ahead,
-            name_is_durable: false,
-            touched: match former_size_bytes {
-                0 => 0,
-                _ => self.segment_size.bytes(),
-            },
-        })
+        OpenSegment::open(path, start, self.segment_size, is_ahead)
     }
 
     /// The timeline has ended: what is here of it is made durable, and a file that waits for WAL which
@@ -306,10 +224,7 @@ impl<'d> SegmentFiles<'d> {
         let Some(segment) = &self.open else {
             return Ok(());
         };
-        let mut probe = [0; PROBE_SIZE_BYTES];
-        let read = segment.file.read_exact_at(&mut probe, 0);
-        read.map_err(FileError::of("read", &segment.path))?;
-        if probe == [0; PROBE_SIZE_BYTES] {
+        if segment.is_untouched()? {
             durable::remove(&segment.path).map_err(FileError::of("remove", &segment.path))?;
             durable::sync_directory(self.directory)
                 .map_err(FileError::of("synchronise", self.directory))?;

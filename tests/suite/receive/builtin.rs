@@ -13,7 +13,7 @@ use super::support::{
     shared, state, streaming, wait_for_segments,
 };
 use crate::support::home::{Home, names};
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Major, Postgres};
 use crate::support::tool::{Walarch, wait_for};
 use crate::support::trace::QUICK;
 
@@ -442,4 +442,22 @@ fn the_connection_string_of_a_server_without_a_socket_is_refused_at_once() {
     ));
     let run = receive_wal(Walarch, &home, &[]).exits(1);
     assert!(run.stderr.contains("/nonexistent"), "{run:?}");
+}
+
+#[test]
+fn a_newer_major_version_with_small_segments_is_received_from() {
+    let arguments = ["--wal-segsize=1"];
+    let settings = format!("{SETTINGS}wal_keep_size = 64MB\n");
+    let postgres = Postgres::start_major(Major::Newer, &arguments, |_| settings);
+    let home = home_with_slot(&postgres, "newer");
+    let receiving = streaming(&home);
+    // Many segments in one go.
+    postgres.sql("SELECT pg_logical_emit_message(false, 'walarch', repeat('x', 20000000))");
+    let last = postgres.fill_segment();
+    wait_for_segments(&home, &[last]);
+    receiving.end_by(Signal::SIGINT).exits(0);
+    assert!(received(&home).len() >= 20);
+    for segment in received(&home) {
+        assert_received(&postgres, &home.streaming(), &segment);
+    }
 }

@@ -295,7 +295,9 @@ fn malformed_replication_messages_do_no_harm_and_are_got_over() {
 }
 
 /// Answers these statements in the server's place.
-struct Liar(Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>);
+struct Liar(Arc<Lie>);
+
+type Lie = dyn Fn(&str) -> Option<Answer> + Send + Sync;
 
 impl Mischief for Liar {
     fn answer(&mut self, sql: &str) -> Option<Answer> {
@@ -308,7 +310,7 @@ fn liar(
     postgres: &Postgres,
     lie: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
 ) -> Proxy {
-    let lie: Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync> = Arc::new(lie);
+    let lie: Arc<Lie> = Arc::new(lie);
     Proxy::start(postgres, move |_| Box::new(Liar(lie.clone())))
 }
 

@@ -150,12 +150,14 @@ fn assert_take_turns(major: Major, turns: u64) {
         };
         receiver.end_by(signal);
         let goal = writers.count() + usize::try_from(chance.below(200)).unwrap();
-        receiver = stage.receive_until(turn % 2 == 0, "commits", || writers.count() >= goal);
+        receiver = stage.receive_until(turn.is_multiple_of(2), "commits", || {
+            writers.count() >= goal
+        });
     }
     writers.end();
     receiver.end_by(Signal::SIGKILL);
     let last = postgres.fill_segment();
-    let receiver = stage.receive_until(turns % 2 == 0, "the last segment", || {
+    let receiver = stage.receive_until(turns.is_multiple_of(2), "the last segment", || {
         home.streaming().join(&last).exists()
     });
     receiver.end_by(Signal::SIGINT);
@@ -174,8 +176,10 @@ fn they_take_turns_with_a_newer_major_version() {
     assert_take_turns(Major::Newer, turns);
 }
 
+type Leave = fn(&Path);
+
 /// What the one before may have left of the segment that it was at.
-const LEFTOVERS: [(&str, fn(&Path)); 4] = [
+const LEFTOVERS: [(&str, Leave); 4] = [
     ("nothing", |partial| fs::remove_file(partial).unwrap()),
     ("no bytes", |partial| drop(File::create(partial).unwrap())),
     ("the first page", |partial| set_size(partial, 8192)),

@@ -142,11 +142,11 @@ impl Line {
         let other = self.clone();
         // However it ends: the other side learns of it.
         thread::spawn(move || {
-            let _ = self.from_client();
+            let _ = self.serve_client();
             self.cut();
         });
         thread::spawn(move || {
-            let _ = other.from_server();
+            let _ = other.serve_server();
             other.cut();
         });
     }
@@ -164,7 +164,7 @@ impl Line {
         });
     }
 
-    fn from_client(self: &Arc<Self>) -> io::Result<()> {
+    fn serve_client(self: &Arc<Self>) -> io::Result<()> {
         let (mut client, mut server) = (&self.client, &self.server);
         // The start-up message has no kind.
         let start = read_sized(&mut client)?;
@@ -195,7 +195,7 @@ impl Line {
         Ok(())
     }
 
-    fn from_server(&self) -> io::Result<()> {
+    fn serve_server(&self) -> io::Result<()> {
         let (mut client, mut server) = (&self.client, &self.server);
         while let Some(frame) = Frame::read(&mut server)? {
             let passage = self.mischief.lock().unwrap().pass(&frame);
