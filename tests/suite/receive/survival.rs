@@ -211,6 +211,11 @@ fn commits_that_waited_for_nobody_are_missed() {
     let (survival, receiving) = Survival::begin(Way::PgReceivewal);
     let writers = Writers::start(&survival.primary, 8);
     writers.wait_for(200);
+    let so_far = survival.primary.ask("SELECT pg_current_wal_flush_lsn()");
+    let sql = format!("SELECT count(*) FROM pg_stat_replication WHERE write_lsn >= '{so_far}'");
+    wait_for("the receiver", || {
+        (survival.primary.ask(&sql) == "1").then_some(())
+    });
     receiving.end_by(Signal::SIGKILL).exits(128 + 9);
     writers.wait_for(200);
     let received = collect(&survival.home);
