@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// The first pause; it doubles with each further attempt up to
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// this one.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// this one. Commits may be waiting for us: PostgreSQL's own receiver tries every 5 s.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// A connection that lasted as long as this was a good one.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_minute_with_half_of_them_left_to_chance() {
+    fn pauses_double_up_to_a_limit_with_half_of_them_left_to_chance() {
         let mut back_off = BackOff::default();
         for (failure, longest_ms) in [(1, 500), (2, 1000), (3, 2000), (4, 4000)] {
             let pause = back_off.pause(Duration::ZERO);

@@ -177,7 +177,8 @@ impl Session<'_> {
             let streamed_for = self.streaming_since.take().map(|since| since.elapsed());
             has_worked |= streamed_for.is_some();
             if self.next_is_removed && streamed_for.is_some() && self.server.slot_name.is_some() {
-                // The slot may know where to go on.
+                // The slot may know where to go on. If that is gone as well, this is no busy loop.
+                self.sleep(back_off.pause(Duration::ZERO));
                 continue;
             }
             if !has_worked || !error.is_passing() {
