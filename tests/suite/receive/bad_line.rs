@@ -210,8 +210,8 @@ fn again(receiving: &mut Receiving, way: Way, home: &Home) {
 
 #[test]
 fn a_line_that_is_slow_and_breaks_anywhere_costs_nothing() {
-    // After each break comes a longer pause.
-    let (receivers, blows) = if is_full_sweep() { (20, 8) } else { (5, 4) };
+    // After each break comes a longer pause: with more of them in a row, one that the test does not wait out.
+    let (receivers, blows) = if is_full_sweep() { (30, 5) } else { (5, 4) };
     assert_survive_bad_weather(Way::Builtin, receivers, blows);
 }
 
