@@ -12,7 +12,7 @@ use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, ResetDirectiv
 use super::compress::failed;
 use super::error::CodecError;
 use super::flow::{Sink, Source, head};
-use super::level::{Matches, ZstdSetting};
+use super::level::ZstdSetting;
 
 /// Sources up to this size, the usual size of a segment, are compressed in one go where that is fast.
 ///
@@ -57,13 +57,10 @@ impl ZstdSetting {
     }
 }
 
-/// Pieces of this size, spread over what is in memory, tell what to look for. Trying both ways on them takes 3 % of the
-/// time that the source itself takes.
-const SAMPLE_SIZE_BYTES: usize = 64 * 1024;
+/// Pieces of this size, spread over what is in memory, tell whether it will shrink enough. Trying them takes half a
+/// percent of the time that the source itself takes.
+const SAMPLE_SIZE_BYTES: usize = 16 * 1024;
 const SAMPLE_COUNT: usize = 4;
-
-/// From here on both ways are fast, and short matches are the smaller one or as good as that.
-const WELL_COMPRESSED_RATIO: usize = 6;
 
 /// A context, and room for what it writes.
 pub(super) struct ZstdScratch {
@@ -86,7 +83,7 @@ impl ZstdScratch {
             CParameter::ContentSizeFlag(true),
             CParameter::ChecksumFlag(true),
         ])?;
-        scratch.set(setting.parameters(Matches::Short))?;
+        scratch.set(setting.parameters())?;
         Ok(scratch)
     }
 
@@ -114,11 +111,7 @@ impl ZstdScratch {
             self.workers = workers;
         }
         let first = source.next(input)?;
-        let will_fit = match self.setting {
-            ZstdSetting::Medium => self.adapt_to(first)? <= OUTPUT_SIZE_BYTES,
-            _ => true,
-        };
-        if source.is_complete() && will_fit && self.compress_whole(first, sink)? {
+        if source.is_complete() && self.will_fit(first)? && self.compress_whole(first, sink)? {
             return source.next(input).map(drop);
         }
         // It may have been too much for one go.
@@ -139,23 +132,11 @@ impl ZstdScratch {
         source.next(input).map(drop)
     }
 
-    /// Tries both kinds of matches on samples and sets what suits the content: that differs from one segment to the
-    /// next. Returns about how many bytes the content will become.
-    fn adapt_to(&mut self, content: &[u8]) -> Result<usize, CodecError> {
-        let (read_bytes, short_bytes) = self.sample(content, Matches::Short)?;
-        if read_bytes <= WELL_COMPRESSED_RATIO * short_bytes {
-            let (_, long_bytes) = self.sample(content, Matches::Long)?;
-            // Looking for long ones alone is faster, and on a whole segment it does better than on a sample.
-            if long_bytes > short_bytes + short_bytes / 200 {
-                self.set(self.setting.parameters(Matches::Short))?;
-            }
+    /// Whether there is room for what the content will become, as far as samples can tell.
+    fn will_fit(&mut self, content: &[u8]) -> Result<bool, CodecError> {
+        if content.len() < OUTPUT_SIZE_BYTES {
+            return Ok(true);
         }
-        Ok(content.len() / read_bytes.max(1) * short_bytes)
-    }
-
-    /// How many bytes were tried, and what became of them.
-    fn sample(&mut self, content: &[u8], matches: Matches) -> Result<(usize, usize), CodecError> {
-        self.set(self.setting.parameters(matches))?;
         let distance_bytes = (content.len() / SAMPLE_COUNT).max(SAMPLE_SIZE_BYTES);
         let (mut read_bytes, mut written_bytes) = (0, 0);
         for stretch in content.chunks(distance_bytes) {
@@ -166,7 +147,7 @@ impl ZstdScratch {
                 .compress2(&mut self.output, sample)
                 .map_err(zstd_failed)?;
         }
-        Ok((read_bytes, written_bytes))
+        Ok(content.len() / read_bytes.max(1) * written_bytes <= OUTPUT_SIZE_BYTES)
     }
 
     /// False when the output does not fit; nothing was written then.

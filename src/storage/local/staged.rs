@@ -1,6 +1,6 @@
 //! Files of the archive on their way to their final name.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Local;
 use crate::catalog::WalFileInfo;
 use crate::codec::Encoding;
-use crate::durable::{self, Identity, Publication, Temporary};
+use crate::durable::{self, DirectWriter, Identity, Publication, Temporary};
 use crate::storage::{SealedWal, Source, StagedWal, StorageError};
 
 /// Nobody else reads a file that is still being written.
@@ -16,7 +16,7 @@ pub(super) const STAGED_MODE: u32 = 0o600;
 
 pub(super) struct Staged {
     pub(super) sealed: Sealed,
-    pub(super) file: File,
+    pub(super) writer: DirectWriter,
     pub(super) path: PathBuf,
     pub(super) source: Metadata,
 }
@@ -30,11 +30,11 @@ pub(super) struct Sealed {
 
 impl Write for Staged {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.writer.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.writer.flush()
     }
 }
 
@@ -42,10 +42,11 @@ impl StagedWal for Staged {
     fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {
         let Staged {
             mut sealed,
-            file,
+            writer,
             path,
             source,
         } = *self;
+        let file = writer.finish().map_err(Local::error("write", &path))?;
         let size_bytes = durable::keep_attributes(&file, &source)
             .and_then(|()| durable::sync_file(&file, &path))
             .and_then(|()| Ok(file.metadata()?.size()))
