@@ -1,18 +1,40 @@
 //! `cloud-wal-restore`: PostgreSQL's `restore_command`, straight from an object store
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::archive_wal::Parts;
-use super::args::{CloudWalRestoreArgs, WalToRestore};
 use super::exit_code::ExitCode;
 use super::get_wal::{report, with_retriever};
 use super::output::Output;
 use super::servers::select_one_to_read;
-use super::wal_restore::{CONNECTION, How, Restoring};
+use super::wal_restore::{CONNECTION, How, Restoring, WalToRestore};
 use crate::config::{Config, WalsDirectory};
 use crate::restore::{FileOutlet, RestoreError, Retriever, Trouble, WalSource, data_directory};
 use crate::wal::WalName;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CloudWalRestoreArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    server_name: String,
+    /// The WAL file: %f of restore_command
+    #[arg(value_name = "WAL_NAME")]
+    wal_name: String,
+    /// Where to put it: %p of restore_command
+    #[arg(value_name = "WAL_DEST")]
+    wal_dest: PathBuf,
+    /// Fetch so many files at a time ahead of what PostgreSQL asks for; 0 and 1 are none [default:
+    /// cloud_wal_restore_parallel]
+    #[arg(short, long, value_name = "FILES")]
+    parallel: Option<usize>,
+    /// Where files that were fetched ahead wait, in a directory for each recovery
+    #[arg(long, value_name = "SPOOL_DIR", default_value = "/var/tmp/walrestore")]
+    spool_dir: PathBuf,
+    /// Be the process that fetches ahead
+    #[arg(long, hide = true)]
+    prefetch: bool,
+}
 
 /// What is added to an exit code where PostgreSQL must not take it for "there is no such file": above 125 it stops, and
 /// neither ends its recovery nor promotes (manual, `restore_command`).

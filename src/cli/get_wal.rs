@@ -4,10 +4,9 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::archive_wal::Parts;
-use super::args::GetWalArgs;
 use super::exit_code::ExitCode;
 use super::output::Output;
 use super::servers::select_one_to_read;
@@ -20,6 +19,44 @@ use crate::restore::{
 };
 use crate::storage::Recognition;
 use crate::wal::WalName;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct GetWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    server_name: String,
+    /// The WAL file
+    #[arg(value_name = "WAL_NAME")]
+    wal_name: String,
+    /// Put the file into this directory, under its name
+    #[arg(short, long, value_name = "DIRECTORY")]
+    pub(super) output_directory: Option<PathBuf>,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    partial: bool,
+    /// Compress the output with gzip [aliases of -z: -x]
+    #[arg(short = 'z', short_alias = 'x', long, overrides_with = "bzip2")]
+    gzip: bool,
+    /// Compress the output with bzip2
+    #[arg(short = 'j', long, overrides_with = "gzip")]
+    bzip2: bool,
+    /// Leave the compression as it is in the archive
+    #[arg(long)]
+    keep_compression: bool,
+    /// List up to SIZE names that are there, from WAL_NAME on, instead of delivering anything
+    #[arg(short, long, value_name = "SIZE", value_parser = positive)]
+    pub(super) peek: Option<usize>,
+    /// Only say whether WAL can be retrieved from the server; WAL_NAME is ignored
+    #[arg(short, long)]
+    pub(super) test: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("'{text}' is not a valid positive integer")),
+        Ok(number) => Ok(number),
+    }
+}
 
 /// Delivers a file, or lists what could be delivered.
 pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {

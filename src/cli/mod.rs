@@ -35,6 +35,7 @@ mod report;
 mod servers;
 mod service;
 mod show;
+mod ssh_args;
 mod status;
 mod switch_wal;
 mod verify_wals;
@@ -49,10 +50,11 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, ConfigError, ConfigFile};
 use crate::postgres;
-use args::{Args, Command, PutWalArgs};
+use args::{Args, Command};
 pub use exit_code::ExitCode;
 use output::Output;
 use privileges::UserRule;
+use put_wal::PutWalArgs;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {

@@ -6,11 +6,26 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::archive_wal::validation;
-use super::args::PutWalArgs;
 use super::output::Output;
 use super::servers::select_one_active;
 use crate::config::{Config, ServerConfig};
 use crate::shipping::{Inbox, Notice, PatientReader};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PutWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER", required_unless_present = "forced_command")]
+    server_name: Option<String>,
+    /// Only see whether the server could receive WAL
+    #[arg(short, long)]
+    test: bool,
+    /// Do what SSH_ORIGINAL_COMMAND says, if it is put-wal or get-wal for one of these servers
+    ///
+    /// For authorized_keys of sshd: 'restrict,command="walarch put-wal --forced-command main,other" ssh-ed25519 ...'.
+    /// The holder of that key can send and get WAL of those servers and do nothing else.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',', conflicts_with_all = ["server_name", "test"])]
+    pub(super) forced_command: Option<Vec<String>>,
+}
 
 /// How long a sender may be silent. Barman's compresses a segment, which may have 1 GiB, before it sends anything; one
 /// that has died leaves a session behind that should end some time.

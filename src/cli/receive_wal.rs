@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::args::ReceiveWalArgs;
 use super::hand_over::QueueArchivist;
 use super::live::LiveLine;
 use super::output::Output;
@@ -16,6 +15,28 @@ use super::servers::select_for_wal;
 use super::service::Service;
 use crate::config::{Config, ServerConfig};
 use crate::receiver::{self, Archivist, Meter, Notice, Slot, SlotError};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReceiveWalArgs {
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER")]
+    server_name: String,
+    /// Stop the receive-wal process of the server
+    #[arg(long)]
+    stop: bool,
+    /// Let the receiver begin anew at the slot's or the server's position
+    #[arg(long, conflicts_with_all = ["create_slot", "drop_slot"])]
+    reset: bool,
+    /// Create the replication slot
+    #[arg(long)]
+    create_slot: bool,
+    /// With --create-slot: a slot that exists is no error
+    #[arg(long)]
+    if_not_exists: bool,
+    /// Drop the replication slot
+    #[arg(long)]
+    drop_slot: bool,
+}
 
 /// The task's name, in the lock file.
 const TASK: &str = "receive-wal";

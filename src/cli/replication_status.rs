@@ -1,8 +1,8 @@
 //! `replication-status`
 
+use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use super::args::{ReplicationSource, ReplicationStatusArgs, ReplicationTarget};
 use super::output::Output;
 use super::servers::{select, select_wal_hosts};
 use crate::config::{Config, ServerConfig};
@@ -12,6 +12,44 @@ use crate::postgres::{
 };
 use crate::units::pretty_size;
 use crate::wal::Lsn;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReplicationStatusArgs {
+    /// The servers, or 'all'
+    #[arg(value_name = "SERVER", required = true)]
+    server_names: Vec<String>,
+    /// Machine readable output
+    #[arg(long)]
+    minimal: bool,
+    /// Which clients to show
+    #[arg(long, value_enum, default_value_t)]
+    target: ReplicationTarget,
+    /// Which connection to ask over
+    #[arg(long, value_enum, default_value_t)]
+    source: ReplicationSource,
+}
+
+/// Clients of streaming replication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ReplicationTarget {
+    /// All of them
+    #[default]
+    All,
+    /// Standbys
+    HotStandby,
+    /// Clients that receive WAL only, such as pg_receivewal
+    WalStreamer,
+}
+
+/// The connection that is asked for streaming clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ReplicationSource {
+    /// conninfo
+    #[default]
+    BackupHost,
+    /// wal_conninfo, or wal_streaming_conninfo
+    WalHost,
+}
 
 /// Shows who streams from the servers.
 pub(super) fn run(config: Config, args: &ReplicationStatusArgs, output: &Output) {

@@ -4,12 +4,27 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::archive_wal::{Parts, archive_until};
-use super::args::SwitchWalArgs;
 use super::output::Output;
 use super::servers::select;
 use crate::config::{Config, ServerConfig};
 use crate::postgres::{Connection, Conninfo, Limits, PostgresError};
 use crate::wal::WalName;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SwitchWalArgs {
+    /// The servers, or 'all'
+    #[arg(value_name = "SERVER", required = true)]
+    server_names: Vec<String>,
+    /// Make a checkpoint first, so that there is something to switch
+    #[arg(long)]
+    force: bool,
+    /// Wait until one WAL file has been archived
+    #[arg(long)]
+    archive: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "TIMEOUT", default_value_t = 30)]
+    archive_timeout: u64,
+}
 
 /// Lets the servers close their current segments, one after the other.
 pub(super) fn run(config: Config, args: &SwitchWalArgs, output: &Output) {

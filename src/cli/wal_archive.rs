@@ -1,10 +1,94 @@
 //! `wal-archive`
 
-use super::args::WalArchiveArgs;
+use std::path::PathBuf;
+
 use super::exit_code::ExitCode;
 use super::output::Output;
+use super::ssh_args::SshArgs;
 use crate::codec::{CodecOptions, Encoder};
+use crate::config::{Compression, CompressionLevel};
 use crate::shipping::{Algorithm, SendError, Sending};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WalArchiveArgs {
+    #[command(flatten)]
+    ssh: SshArgs,
+    /// Only test the connection and the configuration of the server there
+    #[arg(short, long)]
+    test: bool,
+    /// Send an MD5 checksum, for a backup host with a Barman that knows no other
+    #[arg(long)]
+    md5: bool,
+    #[command(flatten)]
+    codec: SendingCodec,
+    /// Compression level: low, medium, high, or the codec's own number [default: medium]
+    #[arg(long, value_name = "LEVEL", value_parser = compression_level, allow_hyphen_values = true)]
+    compression_level: Option<CompressionLevel>,
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// The backup host
+    #[arg(value_name = "BARMAN_HOST")]
+    barman_host: String,
+    /// The server's section in the configuration there
+    #[arg(value_name = "SERVER_NAME")]
+    server_name: String,
+    /// The file to send: %p of archive_command
+    #[arg(value_name = "WAL_PATH")]
+    wal_path: PathBuf,
+}
+
+/// What a file is compressed with before it is sent; of several options the last one counts.
+#[derive(Debug, clap::Args)]
+struct SendingCodec {
+    /// Compress the file with gzip before it is sent
+    #[arg(short = 'z', long, overrides_with_all = ["bzip2", "xz", "snappy", "zstd", "lz4"])]
+    gzip: bool,
+    /// Compress the file with bzip2 before it is sent
+    #[arg(short = 'j', long, overrides_with_all = ["xz", "snappy", "zstd", "lz4"])]
+    bzip2: bool,
+    /// Compress the file with xz before it is sent
+    #[arg(long, overrides_with_all = ["snappy", "zstd", "lz4"])]
+    xz: bool,
+    /// Compress the file with snappy before it is sent
+    #[arg(long, overrides_with_all = ["zstd", "lz4"])]
+    snappy: bool,
+    /// Compress the file with zstd before it is sent
+    #[arg(long, overrides_with = "lz4")]
+    zstd: bool,
+    /// Compress the file with lz4 before it is sent
+    #[arg(long)]
+    lz4: bool,
+}
+
+impl SendingCodec {
+    pub(super) fn compression(&self) -> Option<Compression> {
+        let chosen = [
+            (self.gzip, Compression::Gzip),
+            (self.bzip2, Compression::Bzip2),
+            (self.xz, Compression::Xz),
+            (self.snappy, Compression::Snappy),
+            (self.zstd, Compression::Zstd),
+            (self.lz4, Compression::Lz4),
+        ];
+        chosen
+            .into_iter()
+            .find_map(|(is_chosen, compression)| is_chosen.then_some(compression))
+    }
+}
+
+fn compression_level(text: &str) -> Result<CompressionLevel, String> {
+    Ok(match text.to_lowercase().as_str() {
+        "low" => CompressionLevel::Low,
+        "medium" => CompressionLevel::Medium,
+        "high" => CompressionLevel::High,
+        number => CompressionLevel::Number(
+            number
+                .parse()
+                .map_err(|_| "must be low, medium, high or an integer")?,
+        ),
+    })
+}
 
 /// What happens on the database host.
 const LOCAL_FAILURE: ExitCode = ExitCode::Status(2);

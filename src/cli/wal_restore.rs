@@ -5,21 +5,109 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::args::{WalRestoreArgs, WalToRestore};
 use super::exit_code::ExitCode;
 use super::get_wal::{open_server, report, requester, with_retriever};
 use super::output::Output;
+use super::ssh_args::SshArgs;
 use crate::config::Config;
 use crate::restore::{
     Ahead, FileOutlet, Outlet, Remote, RestoreError, Spool, Trouble, WalSource, cluster_identifier,
     data_directory, outlet_for, prefetch, restore, works_for_pg_rewind,
 };
 use crate::wal::WalName;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WalRestoreArgs {
+    #[command(flatten)]
+    pub(super) ssh: SshArgs,
+    /// The archive is on this host; there is no BARMAN_HOST
+    #[arg(long)]
+    pub(super) local: bool,
+    /// Wait for so many seconds after a failure
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 0)]
+    sleep: u64,
+    /// Fetch so many files at a time ahead of what PostgreSQL asks for; 0 is none
+    ///
+    /// Files are fetched in the background and wait in the spool directory, twice as many as this at most. Off for
+    /// pg_rewind and with --partial.
+    #[arg(short, long, value_name = "JOBS", default_value_t = 0)]
+    parallel: usize,
+    /// Where files that were fetched ahead wait, in a directory for each recovery
+    #[arg(long, value_name = "SPOOL_DIR", default_value = "/var/tmp/walrestore")]
+    spool_dir: PathBuf,
+    /// Where there is no complete segment, take the incomplete one (.partial), filled up with zeros
+    #[arg(short = 'P', long)]
+    partial: bool,
+    /// Transfer files compressed with gzip (deprecated: let the archive compress, and use --keep-compression)
+    #[arg(short = 'z', long)]
+    gzip: bool,
+    /// Transfer files compressed with bzip2 (deprecated, as --gzip)
+    #[arg(short = 'j', long, conflicts_with = "gzip")]
+    bzip2: bool,
+    /// Transfer files as they are compressed in the archive
+    #[arg(long, conflicts_with_all = ["gzip", "bzip2"])]
+    keep_compression: bool,
+    /// Only test the connection and the configuration of the server there
+    #[arg(short, long)]
+    test: bool,
+    /// Be the process that fetches ahead
+    #[arg(long, hide = true)]
+    prefetch: bool,
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// The backup host
+    #[arg(value_name = "BARMAN_HOST")]
+    first: String,
+    /// The server's section in the configuration
+    #[arg(value_name = "SERVER_NAME")]
+    second: String,
+    /// The WAL file: %f of restore_command
+    #[arg(value_name = "WAL_NAME")]
+    third: String,
+    /// Where to put it: %p of restore_command
+    #[arg(
+        value_name = "WAL_DEST",
+        required_unless_present = "local",
+        conflicts_with = "local"
+    )]
+    fourth: Option<String>,
+}
+
+/// What `wal-restore` is to restore, from the one archive or the other.
+pub(super) struct WalToRestore<'a> {
+    /// `None` is this host.
+    pub(super) barman_host: Option<&'a str>,
+    pub(super) server_name: &'a str,
+    pub(super) wal_name: &'a str,
+    pub(super) wal_dest: &'a Path,
+}
+
+impl WalRestoreArgs {
+    /// The positional arguments by their meaning.
+    fn wal(&self) -> WalToRestore<'_> {
+        let (first, second, third) = (&self.first, &self.second, &self.third);
+        match &self.fourth {
+            Some(fourth) => WalToRestore {
+                barman_host: Some(first),
+                server_name: second,
+                wal_name: third,
+                wal_dest: Path::new(fourth),
+            },
+            None => WalToRestore {
+                barman_host: None,
+                server_name: first,
+                wal_name: second,
+                wal_dest: Path::new(third),
+            },
+        }
+    }
+}
 
 /// What a Barman client says for trouble with the connection.
 pub(super) const CONNECTION: ExitCode = ExitCode::Status(2);

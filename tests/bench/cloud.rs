@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench cloud                # the table
 //! cargo bench --bench cloud -- 3           # medians of 3 runs instead of 5
+//! cargo bench --bench cloud -- 21 one      # one part alone: memory, start, one or backlog
 //! ```
 //!
 //! Barman's virtual environment is `$WALARCH_BARMAN_VENV`, else `target/barman-venv`. It measures; it judges nothing.
@@ -151,26 +152,29 @@ fn venv() -> PathBuf {
     )
 }
 
-fn median(runs: usize, mut measure: impl FnMut() -> Duration) -> Duration {
-    let mut all: Vec<Duration> = (0..runs).map(|_| measure()).collect();
+fn median(mut all: Vec<Duration>) -> Duration {
     all.sort();
     all[all.len() / 2]
 }
 
+/// The medians of both, which take turns: what else the machine does is the same for both.
+fn paired(runs: usize, mut measure: impl FnMut(Tool) -> Duration) -> (Duration, Duration) {
+    let times = (0..runs).map(|_| (measure(Tool::Walarch), measure(Tool::Barman)));
+    let (walarch, barman) = times.unzip();
+    (median(walarch), median(barman))
+}
+
 fn one_segment(runs: usize) {
-    let requests = Arc::new(Mutex::new(Vec::new()));
-    let measure = |tool| {
-        median(runs, || {
-            let home = Home::new("zstd");
-            let path = home.pg_wal(1).pop().unwrap();
-            let time = home.run(tool, &["cloud-wal-archive", "main", path.to_str().unwrap()]);
-            *requests.lock().unwrap() = home.s3.take_asked();
-            time
-        })
-    };
-    let barman = measure(Tool::Barman);
-    let walarch = measure(Tool::Walarch);
-    let asked = requests.lock().unwrap().len();
+    let mut asked = 0;
+    let (walarch, barman) = paired(runs, |tool| {
+        let home = Home::new("zstd");
+        let path = home.pg_wal(1).pop().unwrap();
+        let time = home.run(tool, &["cloud-wal-archive", "main", path.to_str().unwrap()]);
+        if matches!(tool, Tool::Walarch) {
+            asked = home.s3.take_asked().len();
+        }
+        time
+    });
     row(
         "one 16 MiB segment, zstd",
         walarch,
@@ -181,40 +185,26 @@ fn one_segment(runs: usize) {
 }
 
 fn backlog(runs: usize) {
-    let measure = |tool| {
-        median(runs, || {
-            let home = Home::new("zstd");
-            let paths = home.pg_wal(BACKLOG);
-            home.s3.delay(LATENCY);
-            let mut total = Duration::ZERO;
-            for path in paths {
-                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-                total += home.run(
-                    tool,
-                    &[
-                        "cloud-wal-archive",
-                        "main",
-                        path.to_str().unwrap(),
-                        "-p",
-                        "4",
-                    ],
-                );
-                // As PostgreSQL does after each success.
-                let status = path.with_file_name("archive_status");
-                fs::rename(
-                    status.join(format!("{name}.ready")),
-                    status.join(format!("{name}.done")),
-                )
-                .unwrap();
-            }
-            // Barman's parallel workers share one connection, and some of what they send breaks.
-            if matches!(tool, Tool::Walarch) {
-                assert_eq!(home.s3.keys().len() as u64, BACKLOG + 1);
-            }
-            total
-        })
-    };
-    let (walarch, barman) = (measure(Tool::Walarch), measure(Tool::Barman));
+    let (walarch, barman) = paired(runs, |tool| {
+        let home = Home::new("zstd");
+        let paths = home.pg_wal(BACKLOG);
+        home.s3.delay(LATENCY);
+        let mut total = Duration::ZERO;
+        for path in paths {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let path_text = path.to_str().unwrap();
+            total += home.run(tool, &["cloud-wal-archive", "main", path_text, "-p", "4"]);
+            // As PostgreSQL does after each success.
+            let status = path.with_file_name("archive_status");
+            let file = |ending| status.join(format!("{name}.{ending}"));
+            fs::rename(file("ready"), file("done")).unwrap();
+        }
+        // Barman's parallel workers share one connection, and some of what they send breaks.
+        if matches!(tool, Tool::Walarch) {
+            assert_eq!(home.s3.keys().len() as u64, BACKLOG + 1);
+        }
+        total
+    });
     row(
         "backlog of 64, -p 4, 30 ms per request",
         walarch,
@@ -232,7 +222,7 @@ fn cold_start(runs: usize) {
         &["cloud-wal-archive", "main", path.to_str().unwrap()],
     );
     let goal = home.path("goal");
-    let time = median(runs.max(15), || {
+    let start = || {
         let first = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&first);
         home.s3.fail(move |_| {
@@ -247,7 +237,8 @@ fn cold_start(runs: usize) {
         );
         let first = first.lock().unwrap().unwrap();
         first - start
-    });
+    };
+    let time = median((0..runs.max(15)).map(|_| start()).collect());
     println!("| start to first request | {time:.1?} | | | under 40 ms |");
 }
 
@@ -283,13 +274,25 @@ fn row(what: &str, walarch: Duration, barman: Duration, note: &str, bar: &str) {
 }
 
 fn main() {
-    let number = std::env::args()
-        .skip(1)
-        .find_map(|argument| argument.parse().ok());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = arguments.iter().find_map(|argument| argument.parse().ok());
     let runs = number.unwrap_or(5);
+    let parts = ["memory", "start", "one", "backlog"];
+    let chosen = parts
+        .iter()
+        .find(|part| arguments.iter().any(|argument| argument == *part));
+    let is_wanted = |part| chosen.is_none_or(|chosen| *chosen == part);
     println!("| what | walarch | Barman | times as fast | bar |\n|---|---|---|---|---|");
-    memory();
-    cold_start(runs);
-    one_segment(runs);
-    backlog(runs.min(2));
+    if is_wanted("memory") {
+        memory();
+    }
+    if is_wanted("start") {
+        cold_start(runs);
+    }
+    if is_wanted("one") {
+        one_segment(runs);
+    }
+    if is_wanted("backlog") {
+        backlog(runs.min(2));
+    }
 }

@@ -10,6 +10,7 @@ mod stores;
 mod upkeep;
 
 use std::fs;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::support::home::{Files, Home, XlogdbLine};
@@ -54,9 +55,19 @@ impl CloudHome {
     }
 
     pub fn run_as(&self, tool: Tool, arguments: &[&str]) -> Run {
-        let mut command = tool.command(&self.home, arguments);
+        self.finish(tool.command(&self.home, arguments))
+    }
+
+    /// Runs a command that knows the credentials.
+    pub fn finish(&self, mut command: Command) -> Run {
         command.envs(self.environment.clone());
         finish(start(&mut command), Duration::from_secs(120))
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = Walarch.command(&self.home, arguments);
+        command.envs(self.environment.clone());
+        start(&mut command)
     }
 
     pub fn archive(&self) -> Run {

@@ -1,10 +1,17 @@
 //! What the commands ask of the store, and what they remember.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use md5::{Digest, Md5};
+
+use super::credentials::{accepting_store, stored, tokens};
 use super::{CloudHome, key};
-use crate::support::fake_s3::FakeS3;
-use crate::support::home::{names, put};
+use crate::support::fake_s3::{FakeS3, Fault};
+use crate::support::home::{names, put, tree};
+use crate::support::tool::wait_for;
 use crate::support::wal::Segment;
 
 const ONE: &str = "000000010000000000000001";
@@ -88,6 +95,83 @@ fn a_put_is_conditional_and_carries_what_the_options_say() {
 }
 
 #[test]
+fn azure_and_google_get_conditions_digests_and_options_too() {
+    let toml = "cloud_storage_class = \"COLD\"\ncloud_tags = { kind = \"wal\" }\n";
+    let metadata = tokens("/computeMetadata/v1/instance/service-accounts/default/token");
+    for (url, condition, expected) in [
+        (
+            "https://account.blob.core.windows.net/wal/pre",
+            ("if-none-match", "*"),
+            &[
+                ("x-ms-access-tier", "COLD"),
+                ("x-ms-tags", "kind=wal"),
+                ("x-ms-blob-type", "BlockBlob"),
+            ][..],
+        ),
+        (
+            "gs://wal/pre",
+            ("x-goog-if-generation-match", "0"),
+            &[("x-goog-storage-class", "COLD")][..],
+        ),
+    ] {
+        let store = accepting_store();
+        let home = CloudHome::new(
+            url,
+            &store.url(),
+            Vec::new(),
+            &[("compression", "none")],
+            toml,
+        )
+        .env("AZURE_STORAGE_KEY", "c2VjcmV0LWtleQ==")
+        .env("GCE_METADATA_HOST", metadata.url().replace("http://", ""));
+        let put = stored(&home, &store);
+        assert_eq!(put.header(condition.0), Some(condition.1), "{url}");
+        let digest = Md5::digest(Segment::small(1).bytes());
+        assert_eq!(
+            put.header("content-md5"),
+            Some(&*BASE64_STANDARD.encode(digest)),
+            "{url}"
+        );
+        for (name, value) in expected {
+            assert_eq!(put.header(name), Some(*value), "{url}: {name}");
+        }
+    }
+}
+
+#[test]
+fn the_checksum_that_s3_verifies_can_be_chosen() {
+    for (checksum, header) in [
+        ("sha256", Some("x-amz-checksum-sha256")),
+        ("crc64nvme", Some("x-amz-checksum-crc64nvme")),
+        ("none", None),
+    ] {
+        let s3 = FakeS3::start();
+        let home = settled(&s3, &[], &format!("cloud_checksum = \"{checksum}\"\n"));
+        home.home.incoming_segments(1..=1);
+        home.archive().exits(0);
+        let put = s3.take_puts().pop().unwrap();
+        let sent: Vec<&str> = put
+            .headers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.starts_with("x-amz-checksum-"))
+            .collect();
+        assert_eq!(sent, Vec::from_iter(header));
+    }
+}
+
+#[test]
+fn the_read_timeout_of_the_options_is_kept() {
+    let s3 = FakeS3::start();
+    let home = settled(&s3, &[("aws_read_timeout", "1")], "cloud_retries = 0\n");
+    home.home.incoming_segments(1..=1);
+    s3.delay(Duration::from_secs(20));
+    let start = Instant::now();
+    home.archive().exits(1);
+    assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
 fn ready_segments_travel_along_and_are_not_sent_again() {
     let s3 = FakeS3::start();
     let home = settled(&s3, &[], "");
@@ -147,6 +231,73 @@ fn archive_wal_by_path_looks_ahead_too() {
         .exits(0);
     assert_eq!(home.listed().len(), 4);
     assert_eq!(names(&directory).len(), 4, "sources are only read");
+}
+
+#[test]
+fn with_hook_scripts_only_the_requested_file_travels() {
+    let s3 = FakeS3::start();
+    let hook = "echo $BARMAN_SEGMENT >>{root}/hook.log";
+    let home = settled(&s3, &[("post_archive_script", hook)], "");
+    let directory = pg_wal(&home, &small(1..=3));
+    send(&home, &directory, ONE, "3").exits(0);
+    assert_eq!(home.listed(), ["00000009.history", ONE]);
+    let seen = fs::read_to_string(home.home.root().join("hook.log")).unwrap();
+    assert_eq!(seen.lines().last(), Some(ONE));
+}
+
+#[test]
+fn an_inactive_server_archives_nothing_and_says_so() {
+    let s3 = FakeS3::start();
+    let home = CloudHome::s3(&s3.endpoint(), &[("active", "off")], "");
+    let directory = pg_wal(&home, &small(1..=1));
+    let run = send(&home, &directory, ONE, "1").exits(1);
+    assert!(run.stderr.contains("was not archived"), "{}", run.stderr);
+    assert!(s3.keys().is_empty());
+}
+
+#[test]
+fn look_ahead_goes_past_gaps() {
+    let s3 = FakeS3::start();
+    let home = settled(&s3, &[], "");
+    let segments = [1, 3, 7].map(Segment::small);
+    let directory = pg_wal(&home, &segments);
+    send(&home, &directory, ONE, "4").exits(0);
+    let sent: Vec<String> = segments.iter().map(Segment::name).collect();
+    assert_eq!(home.listed()[1..], sent);
+}
+
+#[test]
+fn files_are_fetched_ahead_and_delivered_from_the_spool() {
+    let s3 = FakeS3::start();
+    let home = settled(&s3, &[], "");
+    let files = home.home.incoming_segments(1..=4);
+    home.archive().exits(0);
+    let spool = home.home.root().join("spool");
+    let restore = |name: &str| {
+        let goal = home.home.root().join("goal");
+        home.run(&[
+            "cloud-wal-restore",
+            "main",
+            name,
+            goal.to_str().unwrap(),
+            "-p",
+            "2",
+            "--spool-dir",
+            spool.to_str().unwrap(),
+        ])
+        .exits(0);
+        fs::read(goal).unwrap()
+    };
+    assert!(restore(ONE) == files[ONE]);
+    let next = Segment::small(2).name();
+    wait_for("the next file", || {
+        tree(&spool)
+            .iter()
+            .any(|path| path.ends_with(&next))
+            .then_some(())
+    });
+    s3.fail(|_| Fault::Cut);
+    assert!(restore(&next) == files[&next]);
 }
 
 #[test]

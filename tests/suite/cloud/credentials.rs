@@ -18,7 +18,7 @@ const SECRET: &str = "the-secret-that-signs";
 const TOKEN: &str = "the-token-that-goes-along";
 
 /// A server that answers one kind of request and remembers all.
-struct Service {
+pub struct Service {
     server: Server,
     asked: Arc<Mutex<Vec<Request>>>,
 }
@@ -36,7 +36,7 @@ impl Service {
         Self { server, asked }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.server.url()
     }
 
@@ -381,7 +381,7 @@ fn s3_no_credentials_anywhere_are_an_error_in_time() {
 }
 
 /// A store that keeps nothing, and the last request that wanted to store something in it.
-fn accepting_store() -> Service {
+pub fn accepting_store() -> Service {
     Service::start(|request| {
         let is_listing = request.target.contains("prefix=");
         Some(match request.method.as_str() {
@@ -407,7 +407,7 @@ fn home_at(url: &str, store: &Service, options: &[(&str, &str)]) -> CloudHome {
 
 /// The request that stored a file.
 #[track_caller]
-fn stored(home: &CloudHome, store: &Service) -> Request {
+pub fn stored(home: &CloudHome, store: &Service) -> Request {
     home.home.incoming_segments(1..=1);
     let run = home
         .run(&["--log-level", "DEBUG", "--debug", "archive-wal", "main"])
@@ -424,7 +424,7 @@ fn stored(home: &CloudHome, store: &Service) -> Request {
 }
 
 /// Who gives out tokens for OAuth 2.
-fn tokens(path: &'static str) -> Service {
+pub fn tokens(path: &'static str) -> Service {
     Service::start(move |request| {
         (request.path() == path).then(|| {
             json_response(&json!({

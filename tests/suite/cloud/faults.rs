@@ -1,12 +1,19 @@
 //! A store, or a way to it, that fails: nothing is lost, nothing overwritten, nothing claimed.
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{CloudHome, key};
 use crate::support::fake_s3::{FakeS3, Fault};
-use crate::support::home::names;
+use crate::support::home::{names, put};
 use crate::support::object_stores::SECRET_KEY;
+use crate::support::tool::{finish, wait_for};
+use crate::support::wal::Segment;
 
 /// Short limits, so that a test is.
 const QUICK: &str = "cloud_request_timeout_s = 1\ncloud_total_timeout_s = 5\ncloud_retries = 2\n";
@@ -15,7 +22,7 @@ const ONE: &str = "000000010000000000000001";
 
 fn home(s3: &FakeS3) -> CloudHome {
     let home = CloudHome::s3(&s3.endpoint(), &[], QUICK);
-    crate::support::home::put(&home.home.incoming(), "00000009.history", b"history");
+    put(&home.home.incoming(), "00000009.history", b"history");
     home.archive().exits(0);
     s3.take_asked();
     home
@@ -41,6 +48,11 @@ fn a_conflict_is_tried_again() {
 }
 
 #[test]
+fn a_claim_that_it_exists_is_not_believed() {
+    arrives_in_spite_of(1, Fault::Refuse(412, "PreconditionFailed"));
+}
+
+#[test]
 fn an_error_after_the_object_was_stored_is_recognised() {
     arrives_in_spite_of(1, Fault::DoneBut(500, "InternalError"));
 }
@@ -63,6 +75,19 @@ fn an_answer_that_comes_too_late_is_made_up_for() {
 #[test]
 fn throttling_is_waited_out() {
     arrives_in_spite_of(2, Fault::Refuse(503, "SlowDown"));
+    arrives_in_spite_of(1, Fault::Refuse(429, "TooManyRequests"));
+}
+
+#[test]
+fn a_connection_that_is_cut_in_the_middle_of_the_body_is_made_again() {
+    let s3 = FakeS3::start();
+    let cut = Cut::before(s3.port(), 20_000);
+    let home = CloudHome::s3(&cut.endpoint(), &[("compression", "none")], QUICK);
+    let files = home.home.incoming_segments(1..=1);
+    home.archive().exits(0);
+    assert!(cut.has_happened());
+    assert_eq!(home.listed(), [ONE]);
+    home.assert_holds(&files);
 }
 
 #[test]
@@ -96,6 +121,124 @@ fn a_store_that_is_down_leaves_everything_queued() {
     s3.heal();
     home.archive().exits(0);
     assert_eq!(home.listed().len(), 6);
+}
+
+/// One line in the log, which says what did not go where, and why.
+#[test]
+fn every_failure_is_named_in_one_line() {
+    for (fault, reason) in [
+        (Fault::Cut, "HTTP error"),
+        (Fault::Refuse(403, "AccessDenied"), "AccessDenied"),
+        (Fault::Refuse(404, "NoSuchBucket"), "NoSuchBucket"),
+        (
+            Fault::Refuse(409, "ConditionalRequestConflict"),
+            "ConditionalRequestConflict",
+        ),
+        (
+            Fault::Refuse(412, "PreconditionFailed"),
+            "PreconditionFailed",
+        ),
+        (Fault::Refuse(500, "InternalError"), "InternalError"),
+        (Fault::Refuse(503, "SlowDown"), "SlowDown"),
+        (Fault::Damage, "XAmzContentSHA256Mismatch"),
+    ] {
+        let s3 = FakeS3::start();
+        let home = home(&s3);
+        home.home.incoming_segments(1..=2);
+        let shown = format!("{fault:?}");
+        s3.fail(move |request| match request.method.as_str() {
+            "PUT" => fault.clone(),
+            _ => Fault::None,
+        });
+        let run = home.archive().exits(1);
+        let log = home.home.log();
+        let errors: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains(" ERROR:"))
+            .collect();
+        assert_eq!(errors.len(), 1, "{shown}: {errors:#?}");
+        assert!(errors[0].contains(&key(ONE, ".zst")), "{shown}: {errors:?}");
+        assert!(errors[0].contains(reason), "{shown}: {errors:?}");
+        assert_eq!(run.stderr.matches("ERROR:").count(), 1, "{}", run.stderr);
+        assert_eq!(names(&home.home.incoming()).len(), 2, "{shown}");
+        assert_eq!(home.listed().len(), 1, "{shown}");
+    }
+}
+
+#[test]
+fn a_store_that_never_answers_is_given_up() {
+    let s3 = FakeS3::start();
+    let home = home(&s3);
+    home.home.incoming_segments(1..=1);
+    s3.fail(|_| Fault::Late(Duration::from_secs(60)));
+    let start = Instant::now();
+    home.archive().exits(1);
+    let goal = home.home.root().join("goal");
+    home.run(&["cloud-wal-restore", "main", ONE, goal.to_str().unwrap()])
+        .exits(2);
+    assert!(start.elapsed() < Duration::from_secs(50));
+}
+
+#[test]
+fn a_run_that_was_killed_is_made_up_for_by_the_next() {
+    let s3 = FakeS3::start();
+    let home = home(&s3);
+    let files = home.home.incoming_segments(1..=3);
+    // Stored, and the answer never comes.
+    s3.fail(|request| match request.method.as_str() {
+        "PUT" => Fault::Late(Duration::from_secs(3)),
+        _ => Fault::None,
+    });
+    let mut run = home.start(&["archive-wal", "main"]);
+    wait_for("an object", || {
+        s3.keys().contains(&key(ONE, ".zst")).then_some(())
+    });
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(names(&home.home.incoming()).len(), 3);
+    assert_eq!(home.listed(), ["00000009.history"]);
+
+    s3.heal();
+    home.archive().exits(0);
+    assert_eq!(names(&home.home.incoming()), [] as [&str; 0]);
+    assert_eq!(home.listed().len(), 4);
+    home.assert_holds(&files);
+}
+
+#[test]
+fn two_who_send_the_same_file_both_succeed_and_list_it_once() {
+    let s3 = FakeS3::start();
+    let home = home(&s3);
+    let segment = Segment::small(1);
+    let path = put(home.home.root(), ONE, &segment.bytes());
+    s3.delay(Duration::from_millis(300));
+    let send = ["cloud-wal-archive", "main", path.to_str().unwrap()];
+    let both = [home.start(&send), home.start(&send)];
+    for run in both {
+        finish(run, Duration::from_secs(60)).exits(0);
+    }
+    assert_eq!(home.listed(), ["00000009.history", ONE]);
+}
+
+#[test]
+fn of_two_who_send_different_files_of_one_name_one_fails() {
+    let s3 = FakeS3::start();
+    let home = home(&s3);
+    let mut bytes = Segment::small(1).bytes();
+    let first = put(home.home.root(), ONE, &bytes);
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::create_dir(home.home.root().join("other")).unwrap();
+    let second = put(&home.home.root().join("other"), ONE, &bytes);
+    s3.delay(Duration::from_millis(300));
+    let both = [&first, &second]
+        .map(|path| home.start(&["cloud-wal-archive", "main", path.to_str().unwrap()]));
+    let mut codes = both.map(|run| finish(run, Duration::from_secs(60)).code);
+    let stored = home.restored(ONE);
+    let winner = if codes[0] == 0 { &first } else { &second };
+    assert!(fs::read(winner).unwrap() == stored);
+    codes.sort();
+    assert_eq!(codes, [0, 1]);
+    assert_eq!(home.listed(), ["00000009.history", ONE]);
 }
 
 #[test]
@@ -233,4 +376,62 @@ fn a_recovery_to_a_target_is_stopped_rather_than_ended() {
     restore().exits(5);
     home.home.write_config_text(&configuration);
     restore().exits(2);
+}
+
+/// Passes connections on, and cuts the first one that brings more than so many bytes.
+struct Cut {
+    port: u16,
+    has_happened: Arc<AtomicBool>,
+}
+
+impl Cut {
+    fn before(port: u16, bytes_max: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let cut = Cut {
+            port: listener.local_addr().unwrap().port(),
+            has_happened: Arc::default(),
+        };
+        let has_happened = Arc::clone(&cut.has_happened);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let has_happened = Arc::clone(&has_happened);
+                thread::spawn(move || {
+                    let _ = pass_on(&client, port, bytes_max, &has_happened);
+                });
+            }
+        });
+        cut
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn has_happened(&self) -> bool {
+        self.has_happened.load(Ordering::Relaxed)
+    }
+}
+
+fn pass_on(
+    mut client: &TcpStream,
+    port: u16,
+    bytes_max: u64,
+    has_happened: &AtomicBool,
+) -> io::Result<()> {
+    let server = TcpStream::connect(("127.0.0.1", port))?;
+    thread::scope(|scope| {
+        scope.spawn(|| io::copy(&mut &server, &mut &*client));
+        let (mut passed, mut buffer) = (0, [0; 4096]);
+        loop {
+            let count = client.read(&mut buffer)?;
+            passed += count as u64;
+            let is_too_much = passed > bytes_max && !has_happened.load(Ordering::Relaxed);
+            if count == 0 || is_too_much {
+                has_happened.fetch_or(is_too_much, Ordering::Relaxed);
+                let _ = client.shutdown(std::net::Shutdown::Both);
+                return server.shutdown(std::net::Shutdown::Both);
+            }
+            (&server).write_all(&buffer[..count])?;
+        }
+    })
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use super::CloudHome;
 use crate::support::home::{names, put};
 use crate::support::object_stores::{Kind, ObjectStore};
-use crate::support::tool::{Barman, Tool, Walarch};
-use crate::support::wal::Segment;
+use crate::support::tool::{Barman, Run, Tool, Walarch, barman_venv, in_home};
+use crate::support::wal::{MIB, Segment};
 
 /// Barman's `cloud-wal-archive` asks for this method of base backups.
 const LOCAL_TO_CLOUD: [(&str, &str); 2] = [
@@ -68,6 +69,49 @@ fn barman_reads_what_walarch_wrote() {
 #[test]
 fn walarch_reads_what_barman_wrote() {
     crosses_over(Barman, Walarch);
+}
+
+/// What CloudNativePG and others run, without a Barman home.
+fn barman_cloud(home: &CloudHome, store: &ObjectStore, program: &str, rest: &[&str]) -> Run {
+    let mut command = in_home(
+        Command::new(barman_venv().join("bin").join(program)),
+        &home.home,
+    );
+    command
+        .args(["--endpoint-url", &store.endpoint()])
+        .args(rest);
+    home.finish(command)
+}
+
+#[test]
+fn the_commands_of_barman_cloud_read_and_write_the_same_bucket() {
+    let store = ObjectStore::start(Kind::Moto);
+    for (codec, option) in [
+        ("gzip", "--gzip"),
+        ("zstd", "--zstd"),
+        ("snappy", "--snappy"),
+    ] {
+        let home = home(&store, codec);
+        let bucket = format!("s3://wal/{codec}");
+        // gzip has several members from a certain size on.
+        let ours = Segment::of_size(16 * MIB, 1);
+        put(&home.home.incoming(), &ours.name(), &ours.bytes());
+        home.archive().exits(0);
+        let goal = home.home.root().join("goal");
+        let restore = [&bucket, "main", &ours.name(), goal.to_str().unwrap()];
+        barman_cloud(&home, &store, "barman-cloud-wal-restore", &restore).exits(0);
+        assert!(fs::read(&goal).unwrap() == ours.bytes(), "{codec}");
+
+        let theirs = Segment::of_size(16 * MIB, 2);
+        let path = put(home.home.root(), &theirs.name(), &theirs.bytes());
+        let archive = [option, &bucket, "main", path.to_str().unwrap()];
+        barman_cloud(&home, &store, "barman-cloud-wal-archive", &archive).exits(0);
+        assert!(home.restored(&theirs.name()) == theirs.bytes(), "{codec}");
+        // It lists nothing; the bucket does.
+        home.run(&["rebuild-xlogdb", "main"]).exits(0);
+        assert_eq!(home.listed(), [ours.name(), theirs.name()]);
+        home.run(&["verify-wals", "main"]).exits(0);
+    }
 }
 
 #[test]

@@ -129,6 +129,24 @@ fn a_proxy_passes_plain_requests_on() {
 }
 
 #[test]
+fn the_bucket_may_be_in_the_host_name() {
+    let s3 = FakeS3::start();
+    let port = s3.port();
+    let proxy = Server::start(move |mut request| {
+        let Some(rest) = request.target.strip_prefix("http://wal.store.invalid") else {
+            return Answer::Whole(Response::new(400, ""));
+        };
+        request.target = format!("/wal{rest}");
+        Answer::Whole(ask(port, &request).unwrap())
+    });
+    let toml = format!(
+        "cloud_addressing_style = \"virtual\"\ncloud_proxy_url = \"{}\"\n",
+        proxy.url()
+    );
+    goes_and_comes_back(&s3_home("http://store.invalid", &toml));
+}
+
+#[test]
 fn a_proxy_that_refuses_is_an_error_and_not_an_absent_file() {
     let s3 = FakeS3::start();
     let proxy = Server::start(|_| Answer::Whole(Response::new(403, "")));
