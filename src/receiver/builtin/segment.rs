@@ -69,6 +69,13 @@ impl<'d> SegmentFiles<'d> {
         self.written
     }
 
+    /// The position after the last byte that would be found if this process were killed now: what is
+    /// received ahead would not.
+    pub(super) fn kept(&self) -> Lsn {
+        let ahead = self.open.as_ref().filter(|segment| segment.is_ahead);
+        ahead.map_or(self.written, |segment| segment.start)
+    }
+
     /// The position after the last byte that outlasts a crash, as far as that has been seen.
     pub(super) fn flushed(&self) -> Lsn {
         self.flushed
@@ -359,8 +366,10 @@ mod tests {
         assert!(names.contains(&AHEAD.to_owned()), "{names:?}");
         assert!(!names.contains(&format!("{TWO}.partial")), "{names:?}");
         assert_eq!(files.take_completed(), None);
+        assert_eq!(files.kept(), Lsn(2 * SIZE));
         files.settle(true).unwrap();
         assert_eq!(files.take_completed(), Some(Lsn(2 * SIZE)));
+        assert_eq!(files.kept(), files.written());
         let expected = [file(ONE, 1), file(&format!("{TWO}.partial"), 0)];
         assert_eq!(streaming.files(), expected);
     }

@@ -275,7 +275,7 @@ impl Inflow<'_, '_> {
 
     fn progress(&self) -> Progress {
         Progress {
-            written: self.files.written(),
+            written: self.files.kept(),
             flushed: self.files.flushed(),
         }
     }

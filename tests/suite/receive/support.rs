@@ -51,7 +51,7 @@ pub fn options(postgres: &Postgres, slot: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A home that streams from here with this slot, and with these options besides.
+/// A home that streams from here with this slot, and with these options besides, by `pg_receivewal`.
 pub fn home(postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> Home {
     let mut options = options(postgres, slot);
     options.extend(
@@ -62,7 +62,7 @@ pub fn home(postgres: &Postgres, slot: &str, more: &[(&'static str, &str)]) -> H
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    Home::with(&options)
+    Home::with(&options).walarch_toml("[walarch]\nreceiver = \"pg_receivewal\"\n")
 }
 
 /// The same, with the slot created.

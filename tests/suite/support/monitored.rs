@@ -46,7 +46,7 @@ pub fn healthy_server() -> Arc<Postgres> {
     server
 }
 
-/// A home whose server `main` is this one, in which one segment is archived.
+/// A home whose server `main` is this one, in which one segment is archived. `pg_receivewal` receives, as with Barman.
 pub fn home_of(server: &Postgres, options: &[(&str, &str)]) -> Home {
     let conninfo = server.conninfo();
     let path_prefix = Major::Debian.bin();
@@ -57,7 +57,7 @@ pub fn home_of(server: &Postgres, options: &[(&str, &str)]) -> Home {
         ("backup_method", "postgres"),
     ];
     all.extend(options);
-    let home = Home::with(&all);
+    let home = Home::with(&all).walarch_toml("[walarch]\nreceiver = \"pg_receivewal\"\n");
     archive_segment(&home, 1, SystemTime::now());
     home
 }
