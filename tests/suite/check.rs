@@ -342,7 +342,8 @@ fn several_servers_are_checked_as_by_barman_inactive_and_disabled_ones_too() {
         ("off", &inactive),
         ("passive", &passive),
         ("wrong", &disabled),
-    ]);
+    ])
+    .walarch_toml("[walarch]\nreceiver = \"pg_receivewal\"\n");
     for server in ["main", "off", "passive", "wrong"] {
         let wals = home.barman_home().join(server).join("wals");
         let line = format!("{FIRST}\t0\t1.0\tNone\tNone\n");

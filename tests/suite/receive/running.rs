@@ -280,7 +280,8 @@ fn it_is_synchronous_when_the_server_waits_for_it_or_when_it_is_told_to() {
         wait_for("the setting", || {
             (postgres.ask("SHOW synchronous_standby_names") == names).then_some(())
         });
-        fs::write(home.root().join("walarch.toml"), option).unwrap();
+        let options = format!("[walarch]\nreceiver = \"pg_receivewal\"\n{option}");
+        fs::write(home.root().join("walarch.toml"), options).unwrap();
         let receiving = streaming(&home);
         let arguments = fs::read(format!("/proc/{}/cmdline", receiving.receiver())).unwrap();
         receiving.end_by(Signal::SIGINT).exits(0);
@@ -293,10 +294,7 @@ fn it_is_synchronous_when_the_server_waits_for_it_or_when_it_is_told_to() {
     // Barman takes a part of a name for the name.
     assert!(!is_synchronous("barman_receive_wal_2", ""));
     assert!(is_synchronous("*", ""));
-    assert!(!is_synchronous(
-        "*",
-        "[walarch]\nreceive_wal_synchronous = false\n"
-    ));
+    assert!(!is_synchronous("*", "receive_wal_synchronous = false\n"));
     assert!(is_synchronous(
         "",
         "[server.main]\nreceive_wal_synchronous = \"on\"\n"
