@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::{ServerConfig, WalsDirectory};
+use crate::config::ServerConfig;
 use crate::durable::{self, Identity, Temporary};
-use crate::storage::WalFile;
+use crate::storage::{WalFile, archive_location};
 use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader};
 
 /// In the server's `meta` directory, beside Barman's own state.
@@ -92,11 +92,8 @@ struct State {
 impl Sent {
     /// Reads the memory; one that cannot be read, or that is about another archive, is empty.
     pub fn of(server: &ServerConfig) -> Self {
-        let location = match &server.wals_directory {
-            WalsDirectory::Cloud(url) => url.clone(),
-            WalsDirectory::Local(path) => path.display().to_string(),
-        };
-        Self::read(&server.backup_directory.join("meta"), location)
+        let meta = server.backup_directory.join("meta");
+        Self::read(&meta, archive_location(server))
     }
 
     fn read(meta: &Path, location: String) -> Self {

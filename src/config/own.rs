@@ -77,11 +77,11 @@ own_options! {
     cloud_tags: BTreeMap<String, String>, "table of texts", "none",
         "Tags of stored files (S3, Azure).";
     cloud_concurrency: NonZeroUsize, "1 or more", "`4`",
-        "Files that `archive-wal` sends to the object store at a time, and holds in memory in their stored form.";
+        "Files that `archive-wal` sends to the object store at a time, held in memory as they are stored; fewer of more than 64 MiB.";
     cloud_connect_timeout_s: NonZeroU64, "seconds", "`10`",
         "How long connecting to the object store may take.";
     cloud_request_timeout_s: NonZeroU64, "seconds", "`120`",
-        "How long one request may take, with its body.";
+        "How long one request may take, with its body; more for large segments over slow links.";
     cloud_total_timeout_s: NonZeroU64, "seconds", "`300`",
         "How long one operation may take, with all its repetitions.";
     cloud_retries: u32, "0 or more", "`5`",

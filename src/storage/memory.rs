@@ -7,7 +7,8 @@ use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{
-    AroundDelete, SealedWal, Source, StagedWal, StorageError, StoredWal, WalStorageStrategy,
+    AroundDelete, InFlight, SealedWal, Source, StagedWal, StorageError, StoredWal,
+    WalStorageStrategy,
 };
 use crate::catalog::WalFileInfo;
 use crate::codec::Encoding;
@@ -34,6 +35,10 @@ struct Object {
 struct State {
     objects: BTreeMap<WalName, Object>,
     staged: usize,
+    staged_bytes: u64,
+    /// The most files, and the most bytes of sources, that were staged at a time.
+    most: (usize, u64),
+    in_flight: Option<InFlight>,
     syncs: usize,
     failure: Option<(Step, WalName)>,
 }
@@ -67,6 +72,16 @@ impl Memory {
         self.lock().staged
     }
 
+    /// From now on, no more than this may be staged.
+    pub(crate) fn limit(&self, in_flight: InFlight) {
+        self.lock().in_flight = Some(in_flight);
+    }
+
+    /// The most files, and the most bytes of sources, that were staged at a time.
+    pub(crate) fn most_staged(&self) -> (usize, u64) {
+        self.lock().most
+    }
+
     /// How often `sync` was called.
     pub(crate) fn syncs(&self) -> usize {
         self.lock().syncs
@@ -87,15 +102,22 @@ impl Memory {
 struct Staged {
     memory: Memory,
     info: WalFileInfo,
+    source_bytes: u64,
     bytes: Vec<u8>,
 }
 
 impl Staged {
     fn new(memory: &Memory, source: &Source) -> Self {
-        memory.lock().staged += 1;
+        let info = source.info();
+        let mut state = memory.lock();
+        state.staged += 1;
+        state.staged_bytes += info.size_bytes;
+        state.most.0 = state.most.0.max(state.staged);
+        state.most.1 = state.most.1.max(state.staged_bytes);
         Staged {
             memory: memory.clone(),
-            info: source.info(),
+            source_bytes: info.size_bytes,
+            info,
             bytes: Vec::new(),
         }
     }
@@ -103,7 +125,9 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        self.memory.lock().staged -= 1;
+        let mut state = self.memory.lock();
+        state.staged -= 1;
+        state.staged_bytes -= self.source_bytes;
     }
 }
 
@@ -159,6 +183,10 @@ impl AsRef<[u8]> for Bytes {
 impl WalStorageStrategy for Memory {
     fn location(&self, name: &WalName) -> String {
         format!("memory:{name}")
+    }
+
+    fn in_flight(&self) -> Option<InFlight> {
+        self.lock().in_flight
     }
 
     fn find(&self, name: &WalName) -> Result<Option<StoredWal>, StorageError> {

@@ -40,7 +40,7 @@ use crate::catalog::{
     modification_time_s,
 };
 use crate::codec::Encoding;
-use crate::config::Compression;
+use crate::config::{Compression, ServerConfig, WalsDirectory};
 use crate::durable::Publication;
 use crate::wal::WalName;
 
@@ -239,6 +239,24 @@ pub trait SealedWal: Send {
 
     /// Gives the file its final name, unless that is taken.
     fn publish(self: Box<Self>) -> Result<Publication, StorageError>;
+}
+
+/// What tells the archive of a server from every other one: what was sent to another store is not in this one.
+pub fn archive_location(server: &ServerConfig) -> String {
+    let url = match &server.wals_directory {
+        WalsDirectory::Local(root) => return root.display().to_string(),
+        WalsDirectory::Cloud(url) => url.trim_end_matches('/'),
+    };
+    let variable = |name| std::env::var(name).ok();
+    let endpoint = server.own.cloud.endpoint_url.clone();
+    let endpoint = endpoint
+        .or_else(|| variable("AWS_ENDPOINT_URL_S3"))
+        .or_else(|| variable("AWS_ENDPOINT_URL"));
+    let name = &server.name;
+    match endpoint {
+        Some(endpoint) => format!("{url}/{name} at {endpoint}"),
+        None => format!("{url}/{name}"),
+    }
 }
 
 /// A storage, as xlogdb asks it.

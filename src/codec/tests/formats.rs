@@ -19,6 +19,25 @@ fn every_codec_gives_back_what_it_got() {
     }
 }
 
+/// It goes piece by piece where another one takes a segment as a whole.
+#[test]
+fn a_sparing_encoder_writes_what_everybody_reads() {
+    let content = wal_like(3_500_000);
+    for compression in IN_PROCESS {
+        let options = options(compression, CompressionLevel::Medium);
+        let encoder = Encoder::with_options(&options).unwrap().sparing();
+        let mut stored = Vec::new();
+        let size_bytes = content.len() as u64;
+        encoder
+            .encode(&mut &content[..], size_bytes, None, &mut stored)
+            .unwrap();
+        assert!(
+            decode(&options, &stored).unwrap() == content,
+            "{compression}"
+        );
+    }
+}
+
 #[test]
 fn every_number_in_and_out_of_range_works() {
     let content = wal_like(200_000);

@@ -42,13 +42,16 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// `prefix` may be empty.
-    pub(super) fn new(prefix: &str, server: &str, usual: Encoding) -> Self {
+    /// `prefix` may be empty. An error names what cannot be part of a key.
+    pub(super) fn new(
+        prefix: &str,
+        server: &str,
+        usual: Encoding,
+    ) -> Result<Self, object_store::path::Error> {
         let slash = if prefix.is_empty() { "" } else { "/" };
-        Keys {
-            root: format!("{prefix}{slash}{server}/wals"),
-            usual,
-        }
+        let root = format!("{prefix}{slash}{server}/wals");
+        Path::parse(&root)?;
+        Ok(Keys { root, usual })
     }
 
     /// What every key begins with.
@@ -69,7 +72,7 @@ impl Keys {
         let encrypted = encoding.encryption.map_or("", |_| ENCRYPTED);
         let ending = ending(encoding.compression).unwrap_or_default();
         let key = format!("{}/{directory}{name}{ending}{encrypted}", self.root);
-        // The root was checked with the address; a server's name and a WAL name are always valid.
+        // The root was checked; the name of a WAL file is always valid.
         Path::parse(key).unwrap_or_default()
     }
 
@@ -135,6 +138,7 @@ mod tests {
                 encryption,
             },
         )
+        .unwrap()
     }
 
     fn all_forms() -> Vec<Encoding> {
@@ -167,8 +171,24 @@ mod tests {
             key("0000000A.history", None),
             "a/b/main/wals/0000000A.history"
         );
-        let bare = Keys::new("", "main", keys(None).usual());
+        let bare = Keys::new("", "main", keys(None).usual()).unwrap();
         assert_eq!(bare.root().to_string(), "main/wals");
+    }
+
+    #[test]
+    fn what_cannot_be_part_of_a_key_is_refused() {
+        for (prefix, server) in [
+            ("a", ".."),
+            ("a\tb", "main"),
+            ("a//b", "main"),
+            ("", "x//y"),
+        ] {
+            let usual = keys(None).usual();
+            assert!(
+                Keys::new(prefix, server, usual).is_err(),
+                "{prefix} {server}"
+            );
+        }
     }
 
     #[test]

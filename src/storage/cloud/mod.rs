@@ -35,7 +35,9 @@ use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use md5::{Digest, Md5};
 use object_store::path::Path;
-use object_store::{Attribute, Attributes, ObjectStore, PutOptions, PutPayload, TagSet};
+use object_store::{
+    Attribute, Attributes, ObjectMeta, ObjectStore, PutOptions, PutPayload, TagSet,
+};
 
 use super::{
     AroundDelete, Fetched, InFlight, SealedWal, Source, StagedWal, StorageError, StoredWal,
@@ -119,7 +121,13 @@ impl Cloud {
             compression: server.compression,
             encryption: server.encryption,
         };
-        let keys = Keys::new(&address.prefix, &server.name, usual);
+        let keys = Keys::new(&address.prefix, &server.name, usual).map_err(|error| {
+            CloudError::new(
+                &address.url,
+                error,
+                "correct wals_directory, or the server's name",
+            )
+        })?;
         Ok(Cloud {
             is_uniform: Written::of(server).is_uniform(),
             concurrency: own.concurrency,
@@ -150,8 +158,9 @@ impl Cloud {
 
     fn stored(&self, name: WalName, encoding: Encoding, key: &Path, head: &Head) -> StoredWal {
         *self.likely.lock().unwrap_or_else(PoisonError::into_inner) = encoding;
+        let modified_s = head.modified_s.unwrap_or_else(|| uploaded_s(&head.meta));
         self.shared
-            .stored(name, encoding, key, &head.meta, head.modified_s)
+            .stored(name, encoding, key, head.meta.size, modified_s)
     }
 
     /// Looks for a file in every form but one, in one go.
@@ -199,15 +208,14 @@ impl Shared {
         name: WalName,
         encoding: Encoding,
         key: &Path,
-        meta: &object_store::ObjectMeta,
-        modified_s: Option<f64>,
+        size_bytes: u64,
+        modified_s: f64,
     ) -> StoredWal {
-        let uploaded_s = meta.last_modified.timestamp_millis() as f64 / 1000.0;
         StoredWal {
             info: WalFileInfo {
                 name,
-                size_bytes: meta.size,
-                modified_s: modified_s.unwrap_or(uploaded_s),
+                size_bytes,
+                modified_s,
                 compression: encoding.compression.map(|codec| codec.name().to_owned()),
                 encryption: encoding
                     .encryption
@@ -243,6 +251,11 @@ impl Shared {
         }
         options
     }
+}
+
+/// When an object was stored, in seconds since 1970.
+fn uploaded_s(meta: &ObjectMeta) -> f64 {
+    meta.last_modified.timestamp_millis() as f64 / 1000.0
 }
 
 fn md5_of(payload: &PutPayload) -> String {
@@ -337,20 +350,22 @@ impl WalStorageStrategy for Cloud {
         Ok(())
     }
 
-    /// Sorted here: stores list in an order of their own, and endings come between. Takes about 150 bytes
+    /// Sorted here: stores list in an order of their own, and endings come between. Takes about 100 bytes
     /// of memory per file.
     fn list(
         &self,
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let shared = &self.shared;
-        let mut found: Vec<(WalName, Encoding, object_store::ObjectMeta)> = Vec::new();
+        let mut found: Vec<(WalName, Encoding, u64, f64)> = Vec::new();
         let root = shared.keys.root();
         let taken =
             shared
                 .remote
                 .list(&root, &mut |meta| match shared.keys.parse(&meta.location) {
-                    Some((name, encoding)) => found.push((name, encoding, meta)),
+                    Some((name, encoding)) => {
+                        found.push((name, encoding, meta.size, uploaded_s(&meta)));
+                    }
                     None => tracing::warn!(
                         "unexpected object in the WAL archive: {}",
                         shared.location(&meta.location)
@@ -358,25 +373,22 @@ impl WalStorageStrategy for Cloud {
                 });
         taken.map_err(shared.error("list", &root))?;
         // History files by their name between the directories of segments, as directories are listed.
-        found.sort_by_cached_key(|(name, _, _)| {
+        found.sort_by_cached_key(|(name, ..)| {
             (
                 name.hash_directory().unwrap_or(name.to_string()),
                 name.clone(),
             )
         });
         let mut last: Option<WalName> = None;
-        for (name, encoding, meta) in found {
+        for (name, encoding, size_bytes, modified_s) in found {
+            let key = shared.keys.key(&name, encoding);
             if last.as_ref() == Some(&name) {
-                tracing::warn!(
-                    "{} is there a second time: {}",
-                    name,
-                    shared.location(&meta.location)
-                );
+                let location = shared.location(&key);
+                tracing::warn!("{name} is there a second time: {location}");
                 continue;
             }
             last = Some(name.clone());
-            let stored = shared.stored(name, encoding, &meta.location, &meta, None);
-            visit(stored)?;
+            visit(shared.stored(name, encoding, &key, size_bytes, modified_s))?;
         }
         Ok(())
     }

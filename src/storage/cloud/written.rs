@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::keys::ending;
-use crate::config::{ServerConfig, WalsDirectory};
+use crate::config::ServerConfig;
 use crate::durable::{self, Temporary};
+use crate::storage::archive_location;
 
 /// In the server's `meta` directory, beside Barman's own state.
 const FILE_NAME: &str = "walarch-cloud.json";
@@ -40,10 +41,7 @@ impl Written {
         let recorded = fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let location = match &server.wals_directory {
-            WalsDirectory::Cloud(url) => format!("{}/{}", url.trim_end_matches('/'), server.name),
-            WalsDirectory::Local(_) => String::new(),
-        };
+        let location = archive_location(server);
         let encrypted = if server.encryption.is_some() {
             ".gpg"
         } else {

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::ServerConfig;
 use crate::durable;
+use crate::storage::InFlight;
 use crate::storage::memory::{Memory, Step};
 
 /// A home with a queue of history files, which are small and archived like everything else.
@@ -189,6 +190,29 @@ fn files_are_committed_in_order_whatever_the_number_of_jobs() {
         assert_eq!(home.listed(), names(1..200));
         assert!(home.storage.syncs() < 60, "commits were not grouped");
         home.assert_nothing_lost(&files);
+    }
+}
+
+#[test]
+fn no_more_is_on_its_way_than_the_storage_wants() {
+    let sizes: [u64; 12] = [100, 100, 100, 900, 100, 300, 50, 50, 50, 50, 50, 100];
+    for (files_max, size_bytes, most_bytes) in [(3, 10_000, 1300), (4, 250, 900), (1, 10_000, 900)]
+    {
+        let home = Home::new();
+        home.storage.limit(InFlight {
+            files: NonZeroUsize::new(files_max).unwrap(),
+            size_bytes,
+        });
+        let files: Vec<WalFile> = sizes
+            .iter()
+            .zip(1..)
+            .map(|(size_bytes, number)| home.put(&name(number), &"x".repeat(*size_bytes as usize)))
+            .collect();
+        let (report, _) = home.save(&files, 0, 4);
+        assert_eq!(report.archived, files.len());
+        let (files, bytes) = home.storage.most_staged();
+        assert!(files <= files_max, "{files} files");
+        assert!(bytes <= most_bytes, "{bytes} bytes, {size_bytes} wanted");
     }
 }
 

@@ -95,6 +95,25 @@ fn a_put_is_conditional_and_carries_what_the_options_say() {
 }
 
 #[test]
+fn s3_encrypts_with_its_own_key_if_asked() {
+    let s3 = FakeS3::start();
+    let home = settled(&s3, &[("aws_encryption", "AES256")], "");
+    home.home.incoming_segments(1..=1);
+    home.archive().exits(0);
+    let put = s3.take_puts().pop().unwrap();
+    assert_eq!(put.header("x-amz-server-side-encryption"), Some("AES256"));
+}
+
+#[test]
+fn a_key_without_the_encryption_that_uses_it_is_refused_in_barmans_words() {
+    let home = CloudHome::s3("http://127.0.0.1:9", &[("aws_sse_kms_key_id", "key-1")], "");
+    home.home.incoming_segments(1..=1);
+    let run = home.archive().exits(1);
+    let sentence = "aws_encryption must be \"aws:kms\" if aws_sse_kms_key_id is specified";
+    assert!(run.stderr.contains(sentence), "{}", run.stderr);
+}
+
+#[test]
 fn azure_and_google_get_conditions_digests_and_options_too() {
     let toml = "cloud_storage_class = \"COLD\"\ncloud_tags = { kind = \"wal\" }\n";
     let metadata = tokens("/computeMetadata/v1/instance/service-accounts/default/token");
@@ -206,6 +225,22 @@ fn a_remembered_name_with_other_content_is_not_taken_for_sent() {
     let run = send(&home, &directory, &other.name(), "2").exits(1);
     assert!(run.stderr.contains("different content"), "{}", run.stderr);
     assert_eq!(home.restored(&other.name()), Segment::small(2).bytes());
+}
+
+#[test]
+fn what_was_sent_to_one_store_is_sent_to_another_all_the_same() {
+    let (first, second) = (FakeS3::start(), FakeS3::start());
+    let home = settled(&first, &[], "");
+    let directory = pg_wal(&home, &small(1..=2));
+    send(&home, &directory, ONE, "2").exits(0);
+    let toml = home.home.root().join("walarch.toml");
+    let moved = fs::read_to_string(&toml)
+        .unwrap()
+        .replace(&first.endpoint(), &second.endpoint());
+    fs::write(toml, moved).unwrap();
+    let two = Segment::small(2).name();
+    send(&home, &directory, &two, "2").exits(0);
+    assert_eq!(second.keys(), [key(&two, ".zst")]);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::fs;
 use super::CloudHome;
 use crate::support::home::{names, put};
 use crate::support::object_stores::{Kind, ObjectStore};
+use crate::support::tool::wait_for;
+use crate::support::wal::Segment;
 
 fn home(store: &ObjectStore, path: &str, options: &[(&str, &str)]) -> CloudHome {
     let (url, environment) = (store.url(path), store.environment());
@@ -17,6 +19,7 @@ fn works_on(kind: Kind) {
     queue_is_archived_and_rebuilt(&store);
     different_content_is_never_overwritten(&store);
     every_codec_comes_back(&store);
+    archive_is_inspected_and_pruned(&store);
 }
 
 fn queue_is_archived_and_rebuilt(store: &ObjectStore) {
@@ -78,6 +81,65 @@ fn every_codec_comes_back(store: &ObjectStore) {
         home.archive().exits(0);
         home.assert_holds(&files);
     }
+}
+
+/// Every command that looks at an archive or changes it.
+fn archive_is_inspected_and_pruned(store: &ObjectStore) {
+    let home = home(store, "upkeep", &[]);
+    home.run(&["check-wal-archive", "main"]).exits(0);
+    home.home.incoming_segments(1..=6);
+    home.archive().exits(0);
+    let says = |arguments: &[&str], code: i32, text: &str| {
+        let run = home.run(arguments);
+        assert!(
+            run.stdout.contains(text) || run.stderr.contains(text),
+            "{run:?}"
+        );
+        assert_eq!(run.code, code, "{run:?}");
+    };
+    let name = |number| Segment::small(number).name();
+    // PostgreSQL cannot be reached.
+    says(&["check", "main"], 1, "cloud storage configuration: OK\n");
+    says(
+        &["status", "main"],
+        0,
+        &format!("Newest WAL in the archive: {}", name(6)),
+    );
+    says(&["list-wals", "main"], 0, "6 WAL files");
+    says(&["verify-wals", "main"], 0, "Verified 6 WAL files");
+    says(&["check-wal-archive", "main"], 1, "Expected empty archive");
+    let duplicate = format!("{}.20260101T000000Z.duplicate", name(2));
+    put(&home.home.errors(), &duplicate, &Segment::small(2).bytes());
+    says(&["errors", "main", "--resolve"], 0, "removed");
+
+    says(
+        &["delete-wals", "main", "--before", &name(4)],
+        0,
+        "3 WAL files",
+    );
+    home.run(&["rebuild-xlogdb", "main"]).exits(0);
+    assert_eq!(home.listed(), [4, 5, 6].map(name));
+    let goal = home.home.root().join("out");
+    fs::create_dir(&goal).unwrap();
+    let get = |number| {
+        home.run(&[
+            "get-wal",
+            "main",
+            &name(number),
+            "-o",
+            goal.to_str().unwrap(),
+        ])
+    };
+    get(3).exits(1);
+    get(4).exits(0);
+    assert!(fs::read(goal.join(name(4))).unwrap() == Segment::small(4).bytes());
+
+    home.home.incoming_segments(7..=7);
+    home.run(&["cron"]).exits(0);
+    wait_for("cron's archiver", || {
+        (home.listed().len() == 4).then_some(())
+    });
+    says(&["verify-wals", "main"], 0, "Verified 4 WAL files");
 }
 
 #[test]

@@ -256,6 +256,15 @@ fn the_catalogue_is_rebuilt_with_one_listing() {
 }
 
 #[test]
+fn the_catalogue_may_lie_elsewhere() {
+    let s3 = FakeS3::start();
+    let home = archive(&s3, &[("xlogdb_directory", "{root}/elsewhere")]);
+    let text = fs::read_to_string(home.home.root().join("elsewhere/main-xlog.db")).unwrap();
+    assert_eq!(text.lines().count(), 6);
+    assert_eq!(home.xlogdb_text(), "");
+}
+
+#[test]
 fn check_wal_archive_wants_an_empty_bucket() {
     let s3 = FakeS3::start();
     let home = CloudHome::s3(&s3.endpoint(), &[], "");
