@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need on Debian 12: PostgreSQL, sshd, gpg, compressors, tracing tools, the real Barman
 # with its codec modules in target/barman-venv, newer PostgreSQL majors than Debian's in target/postgres-NN
-# (target/postgres-newer is the newest), and a reader of OpenMetrics. Does nothing, quickly, when all of it is
-# there.
+# (target/postgres-newer is the newest), object stores that run on this host in target/cloud-tools, and a reader of
+# OpenMetrics. Does nothing, quickly, when all of it is there.
 #
 # WALARCH_BARMAN_VENV=DIR   use this virtual environment instead of making one
 set -euo pipefail

@@ -16,6 +16,7 @@ mod blocks;
 mod delete;
 mod error;
 mod keys;
+mod list;
 mod probe;
 mod provider;
 mod reader;
@@ -350,47 +351,11 @@ impl WalStorageStrategy for Cloud {
         Ok(())
     }
 
-    /// Sorted here: stores list in an order of their own, and endings come between. Takes about 100 bytes
-    /// of memory per file.
     fn list(
         &self,
         visit: &mut dyn FnMut(StoredWal) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let shared = &self.shared;
-        let mut found: Vec<(WalName, Encoding, u64, f64)> = Vec::new();
-        let root = shared.keys.root();
-        let taken =
-            shared
-                .remote
-                .list(&root, &mut |meta| match shared.keys.parse(&meta.location) {
-                    Some((name, encoding)) => {
-                        found.push((name, encoding, meta.size, uploaded_s(&meta)));
-                    }
-                    None => tracing::warn!(
-                        "unexpected object in the WAL archive: {}",
-                        shared.location(&meta.location)
-                    ),
-                });
-        taken.map_err(shared.error("list", &root))?;
-        // History files by their name between the directories of segments, as directories are listed.
-        found.sort_by_cached_key(|(name, ..)| {
-            (
-                name.hash_directory().unwrap_or(name.to_string()),
-                name.clone(),
-            )
-        });
-        let mut last: Option<WalName> = None;
-        for (name, encoding, size_bytes, modified_s) in found {
-            let key = shared.keys.key(&name, encoding);
-            if last.as_ref() == Some(&name) {
-                let location = shared.location(&key);
-                tracing::warn!("{name} is there a second time: {location}");
-                continue;
-            }
-            last = Some(name.clone());
-            visit(shared.stored(name, encoding, &key, size_bytes, modified_s))?;
-        }
-        Ok(())
+        list::list(&self.shared, visit)
     }
 
     /// One request lists a thousand objects with all that is known of them: names cost as much.
