@@ -5,6 +5,8 @@
 //!    |
 //! preflight    is this the server, and can WAL be received from it?
 //! start        where to begin, and does the server still have that?
+//! task         what is to be done, and by which receiver
+//! commits      do commits wait for it? asked again while it receives
 //! gap          where receiving goes on, and what is missing before it
 //! Receiver     what receives: Builtin, or PgReceivewal, a child under supervision
 //! state        what cron and status know of it
@@ -16,6 +18,7 @@
 
 mod back_off;
 mod builtin;
+mod commits;
 mod error;
 mod gap;
 mod handover;
@@ -36,6 +39,7 @@ mod state;
 mod stream_error;
 mod supervise;
 mod synchronous;
+mod task;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -70,8 +74,9 @@ pub struct Task<'a> {
     pub slot_name: Option<&'a str>,
     /// Where the files go; those that lie there say where to go on.
     pub directory: &'a Path,
-    /// Every write is made durable and reported at once, because a commit waits for it.
-    pub synchronous: bool,
+    /// Every write is made durable and reported at once, because a commit waits for it. May change while
+    /// [`Builtin`] receives; [`PgReceivewal`] looks once.
+    pub synchronous: Arc<AtomicBool>,
     /// Where to go on. [`PgReceivewal`] finds the same place by itself.
     pub start: Position,
     /// The server's `wal_segment_size`.

@@ -82,7 +82,7 @@ impl PgReceivewal {
         if let Some(slot) = task.slot_name {
             command.arg(format!("--slot={slot}"));
         }
-        if task.synchronous {
+        if task.synchronous.load(Ordering::Relaxed) {
             command.arg("--synchronous");
         }
         if let Some(password) = password {
@@ -199,7 +199,7 @@ mod tests {
             conninfo: Conninfo::parse(conninfo).unwrap(),
             slot_name: Some("barman"),
             directory: Path::new("/home/streaming"),
-            synchronous,
+            synchronous: Arc::new(AtomicBool::new(synchronous)),
             start: Position::of(1, Lsn(0), SegmentSize::DEFAULT),
             segment_size: SegmentSize::DEFAULT,
             system_identifier: 1,

@@ -49,12 +49,7 @@ pub(super) fn preflight(
     stop: Option<&Arc<AtomicBool>>,
     notify: &dyn Fn(&Notice<'_>),
 ) -> Result<Source, ReceiverError> {
-    let stays_up = server.own.receiver == ReceiverKind::Builtin;
-    let limits = Limits {
-        // Whoever tries again must not wait for an answer that never comes.
-        deadline: stays_up.then(|| Instant::now() + PREFLIGHT_TIMEOUT),
-        stop: stop.map(Arc::clone),
-    };
+    let limits = limits(server, stop);
     let ordinary = connect_ordinary(server, limits.clone())
         .and_then(|connection| Ok((server_status(&connection)?, connection)));
     let streaming = connect_streaming(server, limits)
@@ -104,6 +99,15 @@ pub(super) fn preflight(
         checks,
         is_unreachable,
     })
+}
+
+/// Whoever tries again must not wait for an answer that never comes.
+pub(super) fn limits(server: &ServerConfig, stop: Option<&Arc<AtomicBool>>) -> Limits {
+    let stays_up = server.own.receiver == ReceiverKind::Builtin;
+    Limits {
+        deadline: stays_up.then(|| Instant::now() + PREFLIGHT_TIMEOUT),
+        stop: stop.map(Arc::clone),
+    }
 }
 
 /// A connection for queries.

@@ -8,7 +8,9 @@ use super::error::{ArchiverFailure, ReceiverError};
 use super::gap::{Position, Received, create_marker, gap_before, marker_path, received};
 use super::lock::{begin_anew, lock};
 use super::preflight::{Source, preflight};
-use super::session::{create_streaming_directory, prepare_slot, receiver};
+use super::slots;
+use super::start::create_streaming_directory;
+use super::task::receiver;
 use crate::archiver;
 use crate::config::ServerConfig;
 use crate::durable;
@@ -26,7 +28,7 @@ pub fn reset(server: &ServerConfig, notify: &dyn Fn(&Notice<'_>)) -> Result<(), 
     };
     create_streaming_directory(server)?;
     receiver(server, &source)?;
-    let slot = prepare_slot(server, &source, None)?;
+    let slot = slots::prepare(server, &source, None)?;
     let current = Position::of(
         source.identity.timeline,
         source.status.position.unwrap_or(source.identity.position),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::back_off::BackOff;
+use super::commits::CommitWatch;
 use super::error::{ArchiverFailure, ReceiverError};
 use super::gap::{Position, create_marker};
 use super::handover::HandOver;
@@ -17,14 +18,12 @@ use super::report::Reporter;
 use super::reset::report_gap;
 use super::start;
 use super::state::ReceiverState;
-use super::{
-    Archivist, Builtin, Hole, Meter, Notice, PgReceivewal, Progress, Receiver, Task,
-    is_synchronous, slots,
-};
+use super::task::{receiver, task};
+use super::{Archivist, Hole, Meter, Notice, Progress, Receiver, slots};
 use crate::archiver;
-use crate::config::{ReceiverKind, ServerConfig, Synchronous};
-use crate::durable;
-use crate::postgres::{Conninfo, ReplicationSlot, SystemIdentity};
+use crate::config::{ReceiverKind, ServerConfig};
+use crate::postgres::{ReplicationSlot, SystemIdentity};
+use crate::wal::SegmentSize;
 
 /// How long a request to stop can stay unnoticed in a pause.
 const TICK: Duration = Duration::from_millis(100);
@@ -64,45 +63,6 @@ pub fn receive(
         next_is_removed: false,
     };
     session.run()
-}
-
-/// The slot that a receiver may use: created if it is missing and may be. `None` if no slot is
-/// configured, or if it is missing and `create` says that this does not matter.
-pub(super) fn prepare_slot(
-    server: &ServerConfig,
-    source: &Source,
-    create: Option<&dyn Fn(&Notice<'_>)>,
-) -> Result<Option<ReplicationSlot>, ArchiverFailure> {
-    let Some(name) = server.slot_name.as_deref() else {
-        return Ok(None);
-    };
-    let found = source.usable_slot(name)?;
-    if found.is_none() && !server.create_slot {
-        return Err(ArchiverFailure::SlotMissing {
-            slot: name.to_owned(),
-            server: server.name.clone(),
-        });
-    }
-    if let (None, Some(notify)) = (&found, create) {
-        notify(&Notice::CreatingMissingSlot(name));
-        notify(&Notice::CreatingSlot {
-            slot: name,
-            server: &server.name,
-        });
-        slots::create(&source.streaming, name, server)?;
-        notify(&Notice::SlotCreated(name));
-    }
-    Ok(found)
-}
-
-/// Makes sure that the directory is there which WAL is received into.
-pub(super) fn create_streaming_directory(server: &ServerConfig) -> Result<(), ReceiverError> {
-    let path = &server.streaming_wals_directory;
-    durable::create_directories(path).map_err(|source| ReceiverError::Io {
-        action: "create",
-        path: path.clone(),
-        source,
-    })
 }
 
 struct Session<'a> {
@@ -218,9 +178,9 @@ impl Session<'_> {
             (self.notify)(&Notice::Starting(&server.name));
         }
         self.check_timeline(&source.identity)?;
-        create_streaming_directory(server)?;
+        start::create_streaming_directory(server)?;
         let receiver = receiver(server, &source)?;
-        let slot = prepare_slot(server, &source, Some(&|notice| (self.notify)(notice)))?;
+        let slot = slots::prepare(server, &source, Some(&|notice| (self.notify)(notice)))?;
         start::truncate_partial(server, &source, self.notify)?;
         let next = self.next(&source, slot.as_ref())?;
         let identifier = source.identity.system_identifier;
@@ -233,6 +193,7 @@ impl Session<'_> {
         let task = task(server, &source, next, self.meter)?;
         // The server's resources are for others.
         drop(source);
+        let _watch = CommitWatch::start(server, &task, self.stop);
         tracing::info!("Activating WAL archiving through streaming protocol");
         self.hand_over(&*receiver);
         let stop = Arc::clone(self.stop);
@@ -246,7 +207,7 @@ impl Session<'_> {
         match received {
             Err(failure) if removed || failure.is_of_removed_wal() => {
                 self.next_is_removed = true;
-                Err(start::removed(server, task.start, task.segment_size).into())
+                Err(self.removed(task.start, task.segment_size).into())
             }
             other => Ok(other?),
         }
@@ -265,7 +226,7 @@ impl Session<'_> {
         let mut available = start::check_available(server, source, slot, &next.position);
         if std::mem::take(&mut self.next_is_removed) && available.is_ok() {
             let wanted = next.position.clone();
-            available = Err(start::removed(server, wanted, source.status.segment_size));
+            available = Err(self.removed(wanted, source.status.segment_size));
         }
         match available {
             Err(failure @ ArchiverFailure::Removed { .. }) if is_builtin => {
@@ -287,6 +248,11 @@ impl Session<'_> {
             }
         }
         Ok(next.position)
+    }
+
+    fn removed(&self, wanted: Position, segment_size: SegmentSize) -> ArchiverFailure {
+        let limits = preflight::limits(self.server, Some(self.stop));
+        start::removed(self.server, wanted, segment_size, limits)
     }
 
     fn write_down_hole(&mut self, wanted: &Position, kept: &Position, source: &Source) {
@@ -355,50 +321,4 @@ impl Session<'_> {
             line,
         });
     }
-}
-
-/// What receives from this server, as configured.
-pub(super) fn receiver(
-    server: &ServerConfig,
-    source: &Source,
-) -> Result<Box<dyn Receiver>, ArchiverFailure> {
-    Ok(match server.own.receiver {
-        ReceiverKind::Builtin => Box::new(Builtin),
-        ReceiverKind::PgReceivewal => Box::new(PgReceivewal::for_server(
-            server.path_prefix.as_deref(),
-            source.status.version,
-        )?),
-    })
-}
-
-/// What the receiver is to do.
-fn task<'a>(
-    server: &'a ServerConfig,
-    source: &Source,
-    start: Position,
-    meter: &'a Meter,
-) -> Result<Task<'a>, ArchiverFailure> {
-    let conninfo = server.streaming_conninfo.as_deref().unwrap_or_default();
-    let mut conninfo = preflight::within_time(Conninfo::parse(conninfo)?, server).for_replication();
-    if let Some(name) = &server.streaming_archiver_name {
-        conninfo = conninfo.with_default("application_name", name);
-    }
-    let names = &source.status.synchronous_standby_names;
-    let name = conninfo.get("application_name").unwrap_or_default();
-    let synchronous = match server.own.receive_wal_synchronous {
-        Synchronous::On => true,
-        Synchronous::Off => false,
-        Synchronous::Auto => is_synchronous(names, name),
-    };
-    tracing::debug!("Synchronous WAL streaming for {name}: {synchronous} ({names:?})");
-    Ok(Task {
-        conninfo,
-        slot_name: server.slot_name.as_deref(),
-        directory: &server.streaming_wals_directory,
-        synchronous,
-        start,
-        segment_size: source.status.segment_size,
-        system_identifier: source.identity.system_identifier,
-        meter,
-    })
 }

@@ -1,10 +1,11 @@
-//! Creating and dropping the replication slot.
+//! The replication slot: created, dropped, made ready for a receiver.
 
-use super::error::SlotError;
+use super::Notice;
+use super::error::{ArchiverFailure, SlotError};
 use super::lock::{forgive, lock};
-use super::preflight::connect_streaming;
+use super::preflight::{Source, connect_streaming};
 use crate::config::ServerConfig;
-use crate::postgres::{self, Connection, Limits, PostgresError};
+use crate::postgres::{self, Connection, Limits, PostgresError, ReplicationSlot};
 
 /// A slot that can be created or dropped: its name is known, and the server is connected.
 pub struct Slot<'s> {
@@ -87,4 +88,33 @@ pub(super) fn create(
             error,
         },
     })
+}
+
+/// The slot that a receiver may use. One that is missing and may be created is, if there is somebody to
+/// tell; else that does not matter. `None` if none is configured, or none was there.
+pub(super) fn prepare(
+    server: &ServerConfig,
+    source: &Source,
+    notify: Option<&dyn Fn(&Notice<'_>)>,
+) -> Result<Option<ReplicationSlot>, ArchiverFailure> {
+    let Some(name) = server.slot_name.as_deref() else {
+        return Ok(None);
+    };
+    let found = source.usable_slot(name)?;
+    if found.is_none() && !server.create_slot {
+        return Err(ArchiverFailure::SlotMissing {
+            slot: name.to_owned(),
+            server: server.name.clone(),
+        });
+    }
+    if let (None, Some(notify)) = (&found, notify) {
+        notify(&Notice::CreatingMissingSlot(name));
+        notify(&Notice::CreatingSlot {
+            slot: name,
+            server: &server.name,
+        });
+        create(&source.streaming, name, server)?;
+        notify(&Notice::SlotCreated(name));
+    }
+    Ok(found)
 }

@@ -19,6 +19,16 @@ pub(super) struct Next {
     pub(super) needs_marker: bool,
 }
 
+/// Makes sure that the directory is there which WAL is received into.
+pub(super) fn create_streaming_directory(server: &ServerConfig) -> Result<(), ReceiverError> {
+    let path = &server.streaming_wals_directory;
+    durable::create_directories(path).map_err(|source| ReceiverError::Io {
+        action: "create",
+        path: path.clone(),
+        source,
+    })
+}
+
 /// A partial segment that has neither no bytes nor all of them is none that `pg_receivewal`
 /// would continue: it fills one up before it writes to it. What was in it is received again.
 pub(super) fn truncate_partial(
@@ -94,9 +104,10 @@ pub(super) fn removed(
     server: &ServerConfig,
     wanted: Position,
     segment_size: SegmentSize,
+    limits: Limits,
 ) -> ArchiverFailure {
-    let oldest = connect_ordinary(server, Limits::default())
-        .and_then(|connection| oldest_segment(&connection));
+    let oldest =
+        connect_ordinary(server, limits).and_then(|connection| oldest_segment(&connection));
     ArchiverFailure::Removed {
         server: server.name.clone(),
         wanted,

@@ -61,7 +61,7 @@ impl TimelineHistory {
         let text = String::from_utf8_lossy(content);
         let mut ancestors: Vec<Ancestor> = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
-            let line = line.trim();
+            let line = line.trim_matches(is_blank);
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
@@ -89,11 +89,16 @@ impl TimelineHistory {
 }
 
 fn ancestor(line: &str) -> Option<Ancestor> {
-    let mut columns = line.split_whitespace();
+    let mut columns = line.split(is_blank).filter(|column| !column.is_empty());
     Some(Ancestor {
         timeline: columns.next()?.parse().ok()?,
         end: columns.next()?.parse().ok()?,
     })
+}
+
+/// C's `isspace`, less the end of a line: Unicode has more, which PostgreSQL does not pass over.
+fn is_blank(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\r' | '\x0B' | '\x0C')
 }
 
 #[cfg(test)]
@@ -132,7 +137,7 @@ mod tests {
         let parse = |text: &str| TimelineHistory::parse(3, text.as_bytes());
         assert_eq!(parse(""), Err(InvalidHistory::Empty));
         assert_eq!(parse("# 1\t0/1\n"), Err(InvalidHistory::Empty));
-        for bad in ["x\t0/1\ty", "1", "1\t0", "-1\t0/1\tx"] {
+        for bad in ["x\t0/1\ty", "1", "1\t0", "-1\t0/1\tx", "1\u{85}0/1\tx"] {
             assert!(matches!(
                 parse(bad),
                 Err(InvalidHistory::Line { number: 1, .. })

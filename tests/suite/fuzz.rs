@@ -1,5 +1,5 @@
-//! Does the decoder of replication messages hold against whatever a peer sends? The bounded form of `tests/fuzz`;
-//! `tests/fuzz/run.sh` says how to run the full one.
+//! Do the decoder of replication messages and the reader of history files hold against whatever a peer sends? The
+//! bounded form of `tests/fuzz`; `tests/fuzz/run.sh` says how to run the full one.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,6 +38,13 @@ fn coverage(run: &Run, word: &str) -> u32 {
 #[test]
 fn no_message_breaks_the_decoder_or_is_read_otherwise_than_the_manual_says() {
     let run = fuzz("replication_message", 2_000_000).exits(0);
+    let (before, after) = (coverage(&run, "INITED"), coverage(&run, "DONE"));
+    assert!(after > before + 10, "hardly guided: {before}, {after}");
+}
+
+#[test]
+fn no_history_file_breaks_its_reader_or_is_read_otherwise_than_postgresql_writes_it() {
+    let run = fuzz("timeline_history", 1_000_000).exits(0);
     let (before, after) = (coverage(&run, "INITED"), coverage(&run, "DONE"));
     assert!(after > before + 10, "hardly guided: {before}, {after}");
 }

@@ -35,7 +35,7 @@
 //! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
 //! | `cloud` | archives in object stores: every store, every fault, Barman, recovery |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
-//! | `fuzz` | does the decoder of replication messages hold against whatever a peer sends? |
+//! | `fuzz` | do the decoders of what a replication peer sends hold against whatever it sends? |
 #![allow(
     missing_docs,
     unreachable_pub,

@@ -37,9 +37,7 @@ pub(super) enum Due {
 #[derive(Debug)]
 pub(super) struct Acknowledgement {
     synchronous: bool,
-    /// Whether the server may know what is durable. `pg_receivewal` says so only with a slot or in
-    /// synchronous mode: it makes a client eligible as a synchronous standby.
-    tells_flushed: bool,
+    has_slot: bool,
     reply_requested: bool,
     told: Progress,
     told_at: Instant,
@@ -54,7 +52,7 @@ impl Acknowledgement {
     pub(super) fn new(synchronous: bool, has_slot: bool, start: Lsn, now: Instant) -> Self {
         Acknowledgement {
             synchronous,
-            tells_flushed: synchronous || has_slot,
+            has_slot,
             // The server shall know at once where we are.
             reply_requested: true,
             told: Progress {
@@ -66,6 +64,18 @@ impl Acknowledgement {
             has_heard: true,
             asked_at: None,
         }
+    }
+
+    /// Whether commits wait for what is received.
+    pub(super) fn is_synchronous(&self) -> bool {
+        self.synchronous
+    }
+
+    /// Commits wait from now on, or do not any more.
+    pub(super) fn set_synchronous(&mut self, synchronous: bool) {
+        self.synchronous = synchronous;
+        // Who waits already has waited long enough.
+        self.reply_requested |= synchronous;
     }
 
     /// The server has sent something.
@@ -97,7 +107,7 @@ impl Acknowledgement {
     pub(super) fn update(&self, progress: Progress) -> StatusUpdate {
         StatusUpdate {
             written: progress.written,
-            flushed: match self.tells_flushed {
+            flushed: match self.tells_flushed() {
                 true => progress.flushed,
                 false => Lsn(0),
             },
@@ -106,6 +116,12 @@ impl Acknowledgement {
             clock: ServerClock::now(),
             reply_requested: !self.has_heard,
         }
+    }
+
+    /// Whether the server may know what is durable. `pg_receivewal` says so only with a slot or in
+    /// synchronous mode: it makes a client eligible as a synchronous standby.
+    fn tells_flushed(&self) -> bool {
+        self.synchronous || self.has_slot
     }
 
     /// An update was sent.
@@ -201,6 +217,23 @@ mod tests {
             assert_eq!((update.written, update.flushed), (Lsn(0x200), Lsn(flushed)));
             assert_eq!(update.applied, Lsn(0));
         }
+    }
+
+    #[test]
+    fn commits_that_begin_to_wait_are_answered_at_once_and_from_then_on() {
+        let (mut acknowledgement, now) = told(false, false);
+        let flushed = at(0x200, 0x200);
+        acknowledgement.told(flushed, now);
+        acknowledgement.set_synchronous(true);
+        // All of it is durable, but the server was not told.
+        assert_eq!(acknowledgement.due(flushed, now), Due::FlushAndReply);
+        assert_eq!(acknowledgement.update(flushed).flushed, Lsn(0x200));
+        acknowledgement.told(flushed, now);
+        assert_eq!(acknowledgement.due(flushed, now), Due::Nothing);
+        let more = at(0x300, 0x200);
+        assert_eq!(acknowledgement.due(more, now), Due::FlushAndReply);
+        acknowledgement.set_synchronous(false);
+        assert_eq!(acknowledgement.due(more, now), Due::Nothing);
     }
 
     #[test]

@@ -52,18 +52,14 @@ pub(super) fn receive(
         meter,
         ..
     } = *task;
+    let synchronous = task.synchronous.load(Ordering::Relaxed);
     // In synchronous mode everything is durable already when a segment is full.
-    let is_ahead = !task.synchronous;
+    let is_ahead = !synchronous;
     let Place { timeline, start } = place;
     let files = SegmentFiles::begin(directory, timeline, start, segment_size, is_ahead, meter)?;
     let has_slot = task.slot_name.is_some();
     let mut inflow = Inflow {
-        acknowledgement: Acknowledgement::new(
-            task.synchronous,
-            has_slot,
-            place.start,
-            Instant::now(),
-        ),
+        acknowledgement: Acknowledgement::new(synchronous, has_slot, place.start, Instant::now()),
         stream,
         task,
         place,
@@ -102,6 +98,7 @@ impl Inflow<'_, '_> {
     fn run(&mut self) -> Result<bool, ArchiverFailure> {
         self.write(self.place.start, &[])?;
         while !self.is_to_stop() {
+            self.see_who_waits();
             let has_ended = self.take_what_has_come()?;
             self.acknowledge()?;
             if has_ended {
@@ -125,6 +122,19 @@ impl Inflow<'_, '_> {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// The server's settings may have changed.
+    fn see_who_waits(&mut self) {
+        let synchronous = self.task.synchronous.load(Ordering::Relaxed);
+        if synchronous == self.acknowledgement.is_synchronous() {
+            return;
+        }
+        self.acknowledgement.set_synchronous(synchronous);
+        self.tell(match synchronous {
+            true => "commits wait for this receiver now: what arrives is made durable at once",
+            false => "commits do not wait for this receiver any more",
+        });
+    }
+
     /// Waits so long for bytes. Returns whether some came.
     fn listen(&mut self, timeout: Duration) -> Result<bool, ArchiverFailure> {
         let heard = self.stream.wait(timeout)?;
@@ -144,7 +154,7 @@ impl Inflow<'_, '_> {
                 Arrival::Nothing => {
                     let unflushed_bytes = self.files.written().0 - self.files.flushed().0;
                     // Only those who wait for an answer have something of a larger batch.
-                    let is_batch = self.task.synchronous && unflushed_bytes > 0;
+                    let is_batch = self.acknowledgement.is_synchronous() && unflushed_bytes > 0;
                     if !is_batch
                         || unflushed_bytes > BATCH_MAX_BYTES
                         || !self.listen(Duration::ZERO)?

@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::support::{
-    Receiving, SETTINGS, Way, assert_received, home, last_reason, partials, receive_wal, received,
-    shared, state, streaming, wait_for_segments,
+    Receiving, SETTINGS, Way, assert_received, home, partials, receive_wal, received, shared,
+    state, streaming, wait_for_segments,
 };
 use crate::support::home::{Home, names};
 use crate::support::postgres::{Major, Postgres};
@@ -27,7 +27,7 @@ fn home_with_slot(postgres: &Postgres, slot: &str) -> Home {
 
 /// Waits until it has printed these words so many times.
 #[track_caller]
-fn wait_until_printed(receiving: &Receiving, words: &str, times: usize) {
+pub fn wait_until_printed(receiving: &Receiving, words: &str, times: usize) {
     wait_for(words, || {
         (receiving.output().matches(words).count() >= times).then_some(())
     });
@@ -106,17 +106,6 @@ fn a_server_that_restarts_or_crashes_is_waited_for_and_nothing_is_missing() {
         1,
         "{run:?}"
     );
-}
-
-#[test]
-fn a_stop_in_the_pause_before_the_next_attempt_is_heard() {
-    let mut postgres = postgres();
-    let home = home_with_slot(&postgres, "pause");
-    let receiving = streaming(&home);
-    postgres.stop();
-    wait_until_printed(&receiving, "the next attempt follows in", 3);
-    receiving.end_by(Signal::SIGTERM).exits(0);
-    assert_eq!(last_reason(&home), "it was asked to stop");
 }
 
 #[test]
@@ -372,26 +361,6 @@ fn a_user_who_may_not_look_is_led_to_the_slot_by_the_server() {
     wait_for_segments(&home, &[&next]);
     receiving.end_by(Signal::SIGINT).exits(0);
     assert_eq!(state(&home)["holes"].as_array().unwrap().len(), 1);
-}
-
-#[test]
-fn a_commit_waits_for_the_disk_and_not_for_the_interval() {
-    let postgres = postgres();
-    let options = [("streaming_archiver_name", "standby")];
-    let home = Way::Builtin.home_with_slot(&postgres, "waits", &options);
-    postgres.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
-    postgres.sql("SELECT pg_reload_conf()");
-    let receiving = streaming(&home);
-    let begin = Instant::now();
-    for number in 0..20 {
-        postgres.sql(&format!("CREATE TABLE t{number} (x integer)"));
-    }
-    assert!(begin.elapsed() < Duration::from_secs(9), "it waited");
-    let sql =
-        "SELECT sync_state, flush_lsn = write_lsn, replay_lsn IS NULL FROM pg_stat_replication";
-    assert_eq!(postgres.ask(sql), "sync|t|t");
-    receiving.end_by(Signal::SIGINT).exits(0);
-    postgres.configure(SETTINGS);
 }
 
 #[test]

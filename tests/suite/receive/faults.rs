@@ -315,6 +315,11 @@ fn killed_while_nobody_waits_it_has_kept_what_the_slot_does_not() {
 }
 
 #[test]
+fn a_disk_that_is_full_while_nobody_waits_costs_nothing_that_the_slot_does_not_keep() {
+    assert_survives(Fault::NoSpace, false);
+}
+
+#[test]
 fn a_disk_that_fails_while_nobody_waits_costs_nothing_that_the_slot_does_not_keep() {
     assert_survives(Fault::IoError, false);
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use super::handover::busy;
-use super::support::{Receiving, home_with_slot, streaming};
+use super::support::{Receiving, SETTINGS, home_with_slot, streaming};
 use crate::support::home::{Home, names};
 use crate::support::monitored::pretend_to_receive;
 use crate::support::postgres::Postgres;
@@ -186,6 +186,52 @@ fn a_lost_connection_is_counted_and_its_reason_kept() {
     assert_eq!(reconnects, "reconnected once");
     let error = status["receive_wal_error"]["message"].as_str().unwrap();
     assert!(error.contains("terminating connection"), "{error}");
+    receiving.end_by(Signal::SIGTERM).exits(0);
+}
+
+#[test]
+fn the_lag_is_nothing_while_all_is_here_and_grows_while_the_server_is_away() {
+    let mut postgres = Postgres::start(|_| SETTINGS.to_owned());
+    let home = measuring(&postgres, "lags", "builtin");
+    let receiving = streaming(&home);
+    let lag = |phase: &str| {
+        wait_for(phase, || {
+            let (metrics, status) = (Metrics::read(&home), status(&home));
+            let measured = &status["receive_wal_measurements"]["measurements"];
+            let is_now = metrics.value("phase", phase) == Some(1.0) && measured["phase"] == phase;
+            let lags = ["lag_bytes", "lag_seconds"].map(|name| metrics.value(name, ""));
+            let lags_of_status = ["lag_bytes", "lag_s"].map(|name| measured[name].as_f64());
+            // The server has not said yet how far it is.
+            let is_known = lags.iter().chain(&lags_of_status).all(Option::is_some);
+            (is_now && is_known).then_some((lags, lags_of_status))
+        })
+    };
+    let is_nothing = |lags: [Option<f64>; 2]| lags == [Some(0.0); 2];
+    let nothing = || {
+        wait_for("the rest", || {
+            let (metrics, status) = lag("streaming");
+            (is_nothing(metrics) && is_nothing(status)).then_some(())
+        });
+    };
+    postgres.sql("SELECT pg_logical_emit_message(true, 'walarch', 'something')");
+    nothing();
+    std::thread::sleep(Duration::from_secs(5));
+    nothing();
+    postgres.stop();
+    let (first, _) = lag("waiting");
+    std::thread::sleep(Duration::from_secs(5));
+    let (metrics, status) = lag("waiting");
+    for lags in [metrics, status] {
+        assert_eq!(lags[0], Some(0.0), "nothing is known of more WAL");
+        let (before, seconds) = (first[1].unwrap(), lags[1].unwrap());
+        assert!(
+            before + 4.0 < seconds && seconds < 60.0,
+            "{before}, {seconds}"
+        );
+    }
+    postgres.run();
+    // Nobody writes anything.
+    nothing();
     receiving.end_by(Signal::SIGTERM).exits(0);
 }
 

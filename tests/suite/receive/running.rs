@@ -1,12 +1,7 @@
 //! `receive-wal` on good days: what it needs, writes and prints, and how it is stopped.
 
-use std::cell::RefCell;
 use std::fs;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
@@ -266,131 +261,6 @@ fn the_password_is_in_no_argument_and_in_no_log() {
     assert!(!arguments.contains("geheim"), "{arguments}");
     let run = receiving.end_by(Signal::SIGINT).exits(0);
     assert!(!format!("{run:?}{}", home.log()).contains("geheim"));
-}
-
-#[test]
-fn it_is_synchronous_when_the_server_waits_for_it_or_when_it_is_told_to() {
-    let postgres = Postgres::start(|_| SETTINGS.to_owned());
-    let home = home_with_slot(&postgres, "synchronous", &[]);
-    let is_synchronous = |names: &str, option: &str| {
-        postgres.configure(&format!(
-            "{SETTINGS}synchronous_standby_names = '{names}'\n"
-        ));
-        postgres.sql("SELECT pg_reload_conf()");
-        wait_for("the setting", || {
-            (postgres.ask("SHOW synchronous_standby_names") == names).then_some(())
-        });
-        let options = format!("[walarch]\nreceiver = \"pg_receivewal\"\n{option}");
-        fs::write(home.root().join("walarch.toml"), options).unwrap();
-        let receiving = streaming(&home);
-        let arguments = fs::read(format!("/proc/{}/cmdline", receiving.receiver())).unwrap();
-        receiving.end_by(Signal::SIGINT).exits(0);
-        String::from_utf8(arguments)
-            .unwrap()
-            .contains("--synchronous")
-    };
-    assert!(!is_synchronous("", ""));
-    assert!(is_synchronous("ANY 1 (other, \"Barman_Receive_WAL\")", ""));
-    // Barman takes a part of a name for the name.
-    assert!(!is_synchronous("barman_receive_wal_2", ""));
-    assert!(is_synchronous("*", ""));
-    assert!(!is_synchronous("*", "receive_wal_synchronous = false\n"));
-    assert!(is_synchronous(
-        "",
-        "[server.main]\nreceive_wal_synchronous = \"on\"\n"
-    ));
-}
-
-#[test]
-fn the_service_manager_is_told_when_wal_flows_and_when_it_ends() {
-    let postgres = shared();
-    let home = home_with_slot(&postgres, "notify", &[]);
-    let path = home.root().join("notify.socket");
-    let abstract_name = format!("walarch-test-{}", std::process::id());
-    let address = SocketAddr::from_abstract_name(abstract_name.as_bytes()).unwrap();
-    let managers = [
-        Manager::new(UnixDatagram::bind(&path), path.display().to_string()),
-        Manager::new(
-            UnixDatagram::bind_addr(&address),
-            format!("@{abstract_name}"),
-        ),
-    ];
-    for manager in managers {
-        let mut command = Walarch.command(&home, &["receive-wal", "main"]);
-        command.env("NOTIFY_SOCKET", &manager.variable);
-        let receiving = Receiving::start_command(command, &home);
-        let ready = manager.wait_for_message("READY=1");
-        assert!(ready.contains("\nSTATUS=receiving WAL from "), "{ready}");
-        receiving.end_by(Signal::SIGTERM).exits(0);
-        manager.wait_for_message("STOPPING=1");
-    }
-}
-
-#[test]
-fn the_watchdog_is_kept_calm_by_the_process_that_it_watches() {
-    let postgres = shared();
-    let home = home_with_slot(&postgres, "watchdog", &[]);
-    let path = home.root().join("notify.socket");
-    let manager = Manager::new(UnixDatagram::bind(&path), path.display().to_string());
-    let start = |watched: Option<&str>| {
-        let mut command = Walarch.command(&home, &["receive-wal", "main"]);
-        command.env("NOTIFY_SOCKET", &manager.variable);
-        command.env("WATCHDOG_USEC", "2000000");
-        command.envs(watched.map(|pid| ("WATCHDOG_PID", pid)));
-        Receiving::start_command(command, &home)
-    };
-    let receiving = start(None);
-    manager.wait_for_message("READY=1");
-    manager.wait_for_message("WATCHDOG=1");
-    manager.wait_for_message("WATCHDOG=1");
-    receiving.end_by(Signal::SIGTERM).exits(0);
-    manager.wait_for_message("STOPPING=1");
-
-    let receiving = start(Some("1"));
-    manager.wait_for_message("READY=1");
-    thread::sleep(Duration::from_secs(3));
-    receiving.end_by(Signal::SIGTERM).exits(0);
-    let mut messages = manager.wait_for_message("STOPPING=1");
-    messages.push_str(&manager.before.borrow());
-    assert!(!messages.contains("WATCHDOG"), "{messages}");
-}
-
-/// Stands for systemd.
-struct Manager {
-    socket: UnixDatagram,
-    /// What `NOTIFY_SOCKET` says.
-    variable: String,
-    /// The messages that nobody waited for since the last one that was waited for.
-    before: RefCell<String>,
-}
-
-impl Manager {
-    fn new(socket: io::Result<UnixDatagram>, variable: String) -> Self {
-        let socket = socket.unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        Manager {
-            socket,
-            variable,
-            before: RefCell::default(),
-        }
-    }
-
-    #[track_caller]
-    fn wait_for_message(&self, words: &str) -> String {
-        let mut before = self.before.borrow_mut();
-        before.clear();
-        let mut bytes = [0; 4096];
-        loop {
-            let size = self.socket.recv(&mut bytes).expect(words);
-            let message = String::from_utf8_lossy(&bytes[..size]).into_owned();
-            if message.contains(words) {
-                return message;
-            }
-            before.push_str(&message);
-        }
-    }
 }
 
 #[test]
