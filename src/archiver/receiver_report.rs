@@ -40,7 +40,9 @@ pub(super) fn status(state: &ServerState, report: &mut StatusReport) {
             tell(exit),
         );
     }
-    if receiver.failures > 0 {
+    let streams = receiver.pid.is_some() && receiver.streaming_since.is_some();
+    // One that streams has got over them.
+    if receiver.failures > 0 && !streams {
         report.add(
             "receive_wal_failures",
             "Failures of receive-wal in a row",

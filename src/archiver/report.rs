@@ -125,7 +125,7 @@ pub struct ServerState {
 pub struct ReceiverFacts {
     /// Whether there is something to receive with: `pg_receivewal`, or walarch's own receiver.
     pub is_installed: bool,
-    /// Its version, as it prints it.
+    /// Its version, as it prints it; `built-in` for walarch's own.
     pub version: Option<String>,
     /// The version of the server it would receive from, as a number: 150018 for 15.18.
     pub server_version: Option<i32>,

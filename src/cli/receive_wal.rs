@@ -109,7 +109,7 @@ fn tell(notice: &Notice<'_>, service: &Service, output: &Output) {
             print(notice, output);
         }
         Notice::Reconnecting { error, .. } => {
-            let reason = error.to_string();
+            let reason = error.cause();
             service.status(reason.lines().next().unwrap_or_default());
             print(notice, output);
         }

@@ -68,6 +68,15 @@ pub enum ReceiverError {
 }
 
 impl ReceiverError {
+    /// What is wrong, for those who cannot be sent to the log.
+    pub fn cause(&self) -> String {
+        match self {
+            ReceiverError::Preflight { checks, .. } => lines(checks).trim_start().to_owned(),
+            ReceiverError::Failure(failure) => failure.to_string(),
+            error => error.to_string(),
+        }
+    }
+
     /// Whether the same may succeed a moment later without anybody's help.
     pub(super) fn is_passing(&self) -> bool {
         match self {

@@ -157,7 +157,8 @@ impl fmt::Display for Notice<'_> {
                 pause,
             } => write!(
                 f,
-                "{server}: {error}; the next attempt follows in {:.1} s",
+                "{server}: {}; the next attempt follows in {:.1} s",
+                error.cause(),
                 pause.as_secs_f64()
             ),
             Notice::Hole { server, hole } => write!(

@@ -94,8 +94,7 @@ impl Session<'_> {
         let (reason, failed_after) = match &received {
             _ if stopped => ("it was asked to stop".to_owned(), None),
             Ok(()) => ("pg_receivewal ended by itself".to_owned(), None),
-            Err(ReceiverError::Failure(failure)) => (failure.to_string(), Some(since.elapsed())),
-            Err(error) => (error.to_string(), Some(since.elapsed())),
+            Err(error) => (error.cause(), Some(since.elapsed())),
         };
         if failed_after.is_some() {
             self.meter.failed(&reason);
@@ -145,7 +144,7 @@ impl Session<'_> {
                 return Err(error);
             }
             let pause = back_off.pause(streamed_for.unwrap_or_default());
-            self.meter.failed(&error.to_string());
+            self.meter.failed(&error.cause());
             self.state.lose();
             self.store();
             (self.notify)(&Notice::Reconnecting {

@@ -576,4 +576,15 @@ fn the_built_in_receiver_needs_no_pg_receivewal() {
     };
     assert_eq!(check("pg_receivewal"), 2, "not installed, not compatible");
     assert_eq!(check("builtin"), 0);
+    // Without an answer from the server nobody can tell.
+    let home = Home::with(&[
+        ("conninfo", "host=/nonexistent"),
+        ("streaming_conninfo", "host=/nonexistent"),
+        ("streaming_archiver", "on"),
+        ("slot_name", "built_in"),
+    ]);
+    let home = home.walarch_toml("[walarch]\nreceiver = \"builtin\"\n");
+    let run = home.run(&CHECK);
+    let detail = "(PostgreSQL version: None, pg_receivexlog version: built-in)";
+    assert!(run.stdout.contains(detail), "{run:?}");
 }

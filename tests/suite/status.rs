@@ -103,11 +103,8 @@ fn the_receiver_the_queues_and_the_errors_are_shown() {
     let state = r#"{"last_exit": {"at": "2026-01-02T03:04:05Z", "failed": true,
         "reason": "gone"}, "consecutive_failures": 2, "holes": [{"at": "2026-01-02T03:04:05Z",
         "timeline": 1, "from": "0/3000000", "to": "0/5000000"}]}"#;
-    fs::write(
-        home.barman_home().join("main/.walarch-receive-wal.json"),
-        state,
-    )
-    .unwrap();
+    let state_file = home.barman_home().join("main/.walarch-receive-wal.json");
+    fs::write(&state_file, state).unwrap();
     let lines = show();
     assert_eq!(value(&lines, "receive-wal"), "not running");
     let exit = "at Fri Jan  2 03:04:05 2026: gone";
@@ -117,6 +114,13 @@ fn the_receiver_the_queues_and_the_errors_are_shown() {
         value(&lines, "Holes in what was received"),
         "the server had removed 0/3000000 to 0/5000000 on timeline 1"
     );
+
+    // It runs again, and has got over that.
+    let since = r#"{"streaming_since": "2026-01-02T03:04:09Z", "#;
+    fs::write(&state_file, state.replacen('{', since, 1)).unwrap();
+    let _lock = pretend_to_receive(&home);
+    let failures = |line: &String| line.contains("Failures of receive-wal in a row");
+    assert!(!show().iter().any(failures));
 }
 
 #[test]

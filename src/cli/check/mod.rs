@@ -141,7 +141,10 @@ fn receiver_facts(server: &ServerConfig, answers: Option<&Answers>) -> ReceiverF
     };
     ReceiverFacts {
         is_installed: is_builtin || program.is_some(),
-        version: program.and_then(|program| program.version.clone()),
+        version: match is_builtin {
+            true => Some("built-in".to_owned()),
+            false => program.and_then(|program| program.version.clone()),
+        },
         is_compatible: server_version.is_some_and(is_compatible),
         server_version,
         pid: processes::find(server, "receive-wal").map(|process| process.pid),

@@ -281,10 +281,14 @@ impl Act {
     }
 
     fn stop(&self, mut receiving: Receiving) {
-        if !receiving.has_ended() {
+        wait_for("the end", || {
+            if receiving.has_ended() {
+                return Some(());
+            }
+            // It may not have come so far that it can be found.
             receive_wal(Walarch, &self.home, &["--stop"]);
-        }
-        receiving.end();
+            None
+        });
     }
 }
 

@@ -229,6 +229,8 @@ fn the_lag_is_nothing_while_all_is_here_and_grows_while_the_server_is_away() {
             "{before}, {seconds}"
         );
     }
+    let text = fs::read_to_string(home.root().join("metrics/walarch_receive_wal_main.prom"));
+    assert!(text.unwrap().contains(postgres.socket()), "why it waits");
     postgres.run();
     // Nobody writes anything.
     nothing();
