@@ -155,14 +155,26 @@ impl WalStream {
         let connection = &self.connection;
         let mut next = None;
         let mut is_ended = false;
-        while let Some(result) = self.last_result()? {
+        let mut is_complete = false;
+        loop {
+            let result = match self.last_result() {
+                // One that shuts down says that this was all, and hangs up.
+                Err(PostgresError::Connection(_)) if is_complete => {
+                    return Ok((self.connection, next));
+                }
+                other => other?,
+            };
+            let Some(result) = result else { break };
             match result.outcome() {
                 Outcome::CopyIn | Outcome::CopyBoth if !is_ended => {
                     connection.raw.put_copy_end()?;
                     is_ended = true;
                 }
                 Outcome::CopyOut if is_ended => self.drain(deadline)?,
-                Outcome::Complete => next = next_timeline(&Rows::new(result.check()?))?.or(next),
+                Outcome::Complete => {
+                    next = next_timeline(&Rows::new(result.check()?))?.or(next);
+                    is_complete = true;
+                }
                 _ => return Err(no_answer("START_REPLICATION")),
             }
         }

@@ -42,9 +42,25 @@ pub(super) struct Source {
     pub(super) identity: SystemIdentity,
 }
 
+/// [`examine`], with what is wrong in the log, as Barman has it.
+pub(super) fn preflight(
+    server: &ServerConfig,
+    stop: Option<&Arc<AtomicBool>>,
+    notify: &dyn Fn(&Notice<'_>),
+) -> Result<Source, ReceiverError> {
+    examine(server, stop, notify).inspect_err(|error| {
+        if let ReceiverError::Preflight { checks, .. } = error {
+            for FailedCheck { name, reason } in checks {
+                let server = &server.name;
+                tracing::error!("Check '{name}' failed for server '{server}': {reason}");
+            }
+        }
+    })
+}
+
 /// Connects and runs Barman's checks, and one of our own: WAL in `streaming_wals_directory` must be
 /// of the same cluster.
-pub(super) fn preflight(
+pub(super) fn examine(
     server: &ServerConfig,
     stop: Option<&Arc<AtomicBool>>,
     notify: &dyn Fn(&Notice<'_>),
@@ -86,14 +102,6 @@ pub(super) fn preflight(
             (checks.collect(), is_unreachable)
         }
     };
-    for check in &checks {
-        tracing::error!(
-            "Check '{}' failed for server '{}': {}",
-            check.name,
-            server.name,
-            check.reason
-        );
-    }
     Err(ReceiverError::Preflight {
         server: server.name.clone(),
         checks,

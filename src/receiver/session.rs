@@ -25,6 +25,9 @@ use crate::config::{ReceiverKind, ServerConfig};
 use crate::postgres::{ReplicationSlot, SystemIdentity};
 use crate::wal::SegmentSize;
 
+/// How often it is said why there is no connection, as long as the reason stays the same.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How long a request to stop can stay unnoticed in a pause.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -61,6 +64,7 @@ pub fn receive(
         }),
         streaming_since: None,
         next_is_removed: false,
+        complaint: None,
     };
     session.run()
 }
@@ -77,6 +81,8 @@ struct Session<'a> {
     streaming_since: Option<Instant>,
     /// The server has said that it does not have any more what comes next.
     next_is_removed: bool,
+    /// What was said last of why there is no connection, and when.
+    complaint: Option<(String, Instant)>,
 }
 
 impl Session<'_> {
@@ -147,13 +153,27 @@ impl Session<'_> {
             self.meter.failed(&error.cause());
             self.state.lose();
             self.store();
-            (self.notify)(&Notice::Reconnecting {
-                server: &self.server.name,
-                error: &error,
-                pause,
-            });
+            self.complain(&error, pause);
             self.sleep(pause);
         }
+    }
+
+    /// A server may be away for days: the same is not said with every attempt.
+    fn complain(&mut self, error: &ReceiverError, pause: Duration) {
+        let cause = error.cause();
+        let is_known = self
+            .complaint
+            .as_ref()
+            .is_some_and(|(said, at)| *said == cause && at.elapsed() < COMPLAINT_INTERVAL);
+        if is_known {
+            return;
+        }
+        (self.notify)(&Notice::Reconnecting {
+            server: &self.server.name,
+            error,
+            pause,
+        });
+        self.complaint = Some((cause, Instant::now()));
     }
 
     /// Ends early if we shall stop.
@@ -172,7 +192,11 @@ impl Session<'_> {
     fn prepare_and_receive(&mut self, again: bool) -> Result<(), ReceiverError> {
         let server = self.server;
         self.meter.connecting();
-        let source = preflight(server, Some(self.stop), self.notify)?;
+        let source = match again {
+            // What is wrong is said with the next attempt.
+            true => preflight::examine(server, Some(self.stop), self.notify)?,
+            false => preflight(server, Some(self.stop), self.notify)?,
+        };
         if !again {
             (self.notify)(&Notice::Starting(&server.name));
         }
@@ -306,6 +330,7 @@ impl Session<'_> {
             Progress::Line(line) => self.tell(line),
             Progress::Streaming(position) => {
                 self.streaming_since = Some(Instant::now());
+                self.complaint = None;
                 self.state.stream(Timestamp::now());
                 self.store();
                 (self.notify)(&Notice::Streaming(position));

@@ -20,11 +20,15 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let timeline = u32::from_be_bytes(*timeline);
-    let read = TimelineHistory::parse(timeline, content).ok().map(|history| {
-        assert_eq!(history.timeline, timeline);
-        let ancestors = history.ancestors.into_iter();
-        ancestors.map(|at| (at.timeline, at.end.0)).collect::<Vec<_>>()
-    });
+    let read = TimelineHistory::parse(timeline, content)
+        .ok()
+        .map(|history| {
+            assert_eq!(history.timeline, timeline);
+            let ancestors = history.ancestors.into_iter();
+            ancestors
+                .map(|at| (at.timeline, at.end.0))
+                .collect::<Vec<_>>()
+        });
     assert_eq!(read, ancestors(timeline, content));
 });
 

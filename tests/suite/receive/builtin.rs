@@ -109,6 +109,26 @@ fn a_server_that_restarts_or_crashes_is_waited_for_and_nothing_is_missing() {
 }
 
 #[test]
+fn a_server_that_stays_away_is_complained_of_when_the_reason_changes() {
+    let mut postgres = postgres();
+    let home = home_with_slot(&postgres, "away");
+    let receiving = streaming(&home);
+    postgres.stop();
+    wait_until_printed(&receiving, "the next attempt follows in", 2);
+    // Some attempts, all in vain.
+    thread::sleep(Duration::from_secs(8));
+    let output = receiving.output();
+    assert_eq!(output.matches("the next attempt").count(), 2, "{output}");
+    assert!(output.contains("it shuts down"), "{output}");
+    assert_eq!(output.matches(postgres.socket()).count(), 2, "{output}");
+    let log = home.log();
+    assert_eq!(log.matches("failed for server").count(), 0, "{log}");
+    postgres.run();
+    wait_until_printed(&receiving, "starting log streaming at", 2);
+    receiving.end_by(Signal::SIGINT).exits(0);
+}
+
+#[test]
 fn the_new_primary_among_several_hosts_is_found_and_its_timeline_followed() {
     let mut primary = postgres();
     let standby = primary.standby(SETTINGS);

@@ -45,7 +45,7 @@ fn in_the_pause_before_the_next_attempt() {
     let home = Way::Builtin.home_with_slot(&postgres, "pause", &[]);
     let receiving = streaming(&home);
     postgres.stop();
-    wait_until_printed(&receiving, "the next attempt follows in", 3);
+    wait_until_printed(&receiving, "the next attempt follows in", 2);
     assert_stops(&home, receiving);
 }
 
