@@ -26,7 +26,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 #[cfg(feature = "cloud")]
-pub use cloud::{Cloud, CloudError, Written};
+pub use cloud::{Cloud, CloudError};
 pub use local::Local;
 pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
@@ -133,7 +133,7 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
 
     /// Whether a file must be looked for before it is staged. Not where that is dear and publishing
     /// alone tells whether it is there.
-    fn must_be_looked_for(&self) -> bool {
+    fn must_be_looked_for(&self, _name: &WalName) -> bool {
         true
     }
 

@@ -64,6 +64,7 @@ impl StagedWal for Staged {
             .map(|encryption| encryption.name().to_owned());
         let key = shared.keys.key(&info.name, *encoding);
         Ok(Box::new(Sealed {
+            is_usual: shared.keys.is_usual(*encoding),
             shared,
             key,
             info,
@@ -75,6 +76,8 @@ impl StagedWal for Staged {
 struct Sealed {
     shared: Arc<Shared>,
     key: Path,
+    /// Whether it has the ending that files have now.
+    is_usual: bool,
     info: WalFileInfo,
     payload: PutPayload,
 }
@@ -87,6 +90,12 @@ impl SealedWal for Sealed {
     /// An answer that leaves open whether the object was stored, "exists already" included (a repetition may
     /// have met its own first attempt, and S3 reports conflicts so), is settled by looking for it.
     fn publish(self: Box<Self>) -> Result<Publication, StorageError> {
+        if !self.is_usual {
+            let written = &self.shared.written;
+            written
+                .expect_unusual(&self.info.name)
+                .map_err(self.shared.error("store", &self.key))?;
+        }
         let remote = &self.shared.remote;
         let start = Instant::now();
         let mut pause = PAUSE_FIRST;
