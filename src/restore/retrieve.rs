@@ -89,10 +89,11 @@ impl Retriever<'_> {
     ) -> Result<(), RestoreError> {
         let mut delivery = Delivery::new(outlet);
         let mut first_error = None;
-        let mut unusable = Vec::new();
+        let mut unusable: Vec<Candidate> = Vec::new();
         for candidate in self.places().of(request.name, request.partial) {
             // An incomplete one would end a recovery where a complete one, which cannot be read now, goes on.
-            let is_no_substitute = candidate.name != *request.name && first_error.is_some();
+            let is_complete = |candidate: &Candidate| candidate.name == *request.name;
+            let is_no_substitute = !is_complete(&candidate) && unusable.iter().any(is_complete);
             if is_no_substitute || unusable.contains(&candidate) {
                 continue;
             }
