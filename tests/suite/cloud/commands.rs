@@ -377,7 +377,8 @@ fn different_content_is_refused_whatever_the_codec_was_then() {
     home.home.write_config_text(&changed);
     home.home.incoming_segments(4..=5);
     home.archive().exits(0);
-    refuses_others(&home, &Segment::small(2));
+    refuses_others(&home, &Segment::small(1));
+    refuses_others(&home, &Segment::small(3));
     home.assert_holds(&files);
     let endings: Vec<String> = s3.keys().iter().map(|key| ending(key)).collect();
     assert_eq!(endings, ["gz", "gz", "gz", "zst", "zst"]);
