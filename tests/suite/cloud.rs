@@ -2,6 +2,7 @@
 
 mod commands;
 mod credentials;
+mod endings;
 mod faults;
 mod interop;
 mod network;
