@@ -19,7 +19,7 @@ pub mod verify;
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -39,7 +39,7 @@ use crate::catalog::{
     ArchiveContents, Catalog, CatalogError, Entry, InvalidLine, RebuildCounts, WalFileInfo,
     modification_time_s,
 };
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Output};
 use crate::config::{Compression, ServerConfig, WalsDirectory};
 use crate::durable::Publication;
 use crate::wal::WalName;
@@ -221,7 +221,7 @@ pub trait AroundDelete {
 }
 
 /// Invisible, not durable. Dropping it undoes it.
-pub trait StagedWal: Write + Send {
+pub trait StagedWal: Output {
     /// Makes the bytes written so far durable, with the source's modification time, mode and, as
     /// root, owner.
     fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError>;

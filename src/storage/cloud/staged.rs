@@ -13,7 +13,7 @@ use super::Shared;
 use super::blocks::Collector;
 use super::error::may_have_happened;
 use crate::catalog::WalFileInfo;
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Output};
 use crate::durable::Publication;
 use crate::storage::{SealedWal, Source, StagedWal, StorageError};
 
@@ -48,6 +48,8 @@ impl Write for Staged {
         Ok(())
     }
 }
+
+impl Output for Staged {}
 
 impl StagedWal for Staged {
     fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {
