@@ -21,11 +21,11 @@ use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::Hooks;
 use crate::observe::Observer;
-use crate::storage::{
-    Archive, Local, Recognition, SaveReport, Validation, WalFile, WalStorageStrategy, rebuild,
-};
 #[cfg(feature = "cloud")]
-use crate::storage::{Cloud, Written};
+use crate::storage::Cloud;
+use crate::storage::{
+    Archive, Local, Recognition, Validation, WalFile, WalStorageStrategy, rebuild,
+};
 use crate::wal::WalName;
 
 /// The pause between two rounds over the queues while something is waited for.
@@ -200,10 +200,7 @@ pub(super) fn run_archivers(
     let mut succeeded = true;
     for archiver in archiver::archivers(server) {
         match archiver::run(&*archiver, archive, observer) {
-            Ok(report) => {
-                succeeded &= report.failed == 0;
-                note_success(server, report);
-            }
+            Ok(report) => succeeded &= report.failed == 0,
             Err(error) => {
                 on_error(&format!(
                     "cannot read the queue of {}: {error}",
@@ -224,22 +221,6 @@ fn report_stop(archive: &Archive<'_>, output: &Output) {
         output.error("Process interrupted by user (KeyboardInterrupt)");
     }
 }
-
-/// A run in which everything went well: from now on files need not be looked for before they are sent.
-#[cfg(feature = "cloud")]
-fn note_success(server: &ServerConfig, report: SaveReport) {
-    let is_cloud = matches!(server.wals_directory, WalsDirectory::Cloud(_));
-    let went_well = report.archived > 0 && report.failed == 0 && !report.stopped;
-    if is_cloud
-        && went_well
-        && let Err(error) = Written::of(server).record()
-    {
-        tracing::warn!("cannot record how files are stored: {error}");
-    }
-}
-
-#[cfg(not(feature = "cloud"))]
-fn note_success(_server: &ServerConfig, _report: SaveReport) {}
 
 fn archive_one(
     server: &ServerConfig,

@@ -13,7 +13,7 @@ use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::Identity;
 use crate::hooks::Work;
 use crate::observe::{Event, Observer};
-use crate::storage::{WalFile, Written};
+use crate::storage::WalFile;
 use crate::wal::WalName;
 
 /// Archives the file that PostgreSQL names, and those that it will name next.
@@ -114,7 +114,7 @@ pub(super) fn send(
         }
         let found: Vec<_> = files.iter().map(identity).collect();
         let reporter = SendReporter::new(output, &server.name, &name);
-        let report = archive.save(&files, None, &Direct, &reporter);
+        archive.save(&files, None, &Direct, &reporter);
         if !reporter.is_requested_archived() && !reporter.has_said_why() {
             output.error(&format!("{} was not archived", path.display()));
         }
@@ -125,11 +125,6 @@ pub(super) fn send(
             .collect();
         if let Err(error) = sent.remember(prints) {
             tracing::warn!("cannot remember what was sent ahead: {error}");
-        }
-        if report.failed == 0
-            && let Err(error) = Written::of(server).record()
-        {
-            tracing::warn!("cannot record how files are stored: {error}");
         }
     })
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::deflate::{DeflateScratch, MEMBER_SIZE_BYTES};
 use super::error::CodecError;
-use super::flow::{Broken, Sink, Source, flush_all};
+use super::flow::{Broken, Output, Sink, Source, flush_all};
 use super::level::{Setting, XzSetting};
 use super::zstd_frame::ZstdScratch;
 
@@ -94,7 +94,7 @@ pub(super) fn compress(
     threads: NonZeroUsize,
     source: &mut (dyn Read + Send),
     source_size_bytes: u64,
-    sink: &mut (dyn Write + Send),
+    sink: &mut dyn Output,
     pool: &ScratchPool,
 ) -> Result<(), CodecError> {
     let mut scratch = pool.take();

@@ -7,6 +7,7 @@ use super::command::Program;
 use super::compress::{ScratchPool, compress};
 use super::error::CodecError;
 use super::filter::pipe_through;
+use super::flow::{Output, Roomless};
 use super::level::{self, Setting};
 use super::{CodecOptions, Encoding, gpg};
 use crate::config::{Compression, Encryption, ServerConfig};
@@ -118,6 +119,7 @@ impl Encoder {
         sink: &mut (dyn Write + Send),
     ) -> Result<Encoding, CodecError> {
         let threads = NonZeroUsize::MIN;
+        let sink = &mut Roomless(sink);
         self.encode_on_threads(threads, source, source_size_bytes, carried, sink)
     }
 
@@ -133,14 +135,17 @@ impl Encoder {
         source: &mut (dyn Read + Send),
         source_size_bytes: u64,
         carried: Option<Compression>,
-        sink: &mut (dyn Write + Send),
+        sink: &mut dyn Output,
     ) -> Result<Encoding, CodecError> {
         let stage = self.compression.as_ref().filter(|_| carried.is_none());
         match &self.encryption {
             None => self.write(stage, threads, source, source_size_bytes, sink)?,
             Some((Encryption::Gpg, program)) => pipe_through(
                 program,
-                |stdin| self.write(stage, threads, source, source_size_bytes, stdin),
+                |stdin| {
+                    let stdin = &mut Roomless(stdin);
+                    self.write(stage, threads, source, source_size_bytes, stdin)
+                },
                 sink,
             )?,
         }
@@ -153,9 +158,9 @@ impl Encoder {
         threads: NonZeroUsize,
         source: &mut (dyn Read + Send),
         source_size_bytes: u64,
-        sink: &mut (dyn Write + Send),
+        sink: &mut dyn Output,
     ) -> Result<(), CodecError> {
-        let run = |setting, source: &mut (dyn Read + Send), sink: &mut (dyn Write + Send)| {
+        let run = |setting, source: &mut (dyn Read + Send), sink: &mut dyn Output| {
             compress(
                 setting,
                 threads,
@@ -169,7 +174,8 @@ impl Encoder {
             None => run(None, source, sink),
             Some(How::InProcess(setting)) => run(Some(setting), source, sink),
             Some(How::Command(program)) => {
-                pipe_through(program, |stdin| run(None, source, stdin), sink)
+                let feed = |stdin: &mut (dyn Write + Send)| run(None, source, &mut Roomless(stdin));
+                pipe_through(program, feed, sink)
             }
         }
     }

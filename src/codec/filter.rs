@@ -32,7 +32,7 @@ enum Fed {
 pub(super) fn pipe_through(
     program: &Program,
     feed: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), CodecError> + Send,
-    sink: &mut (dyn Write + Send),
+    sink: &mut dyn Write,
 ) -> Result<(), CodecError> {
     let (mut running, stdin, stdout) = program.start()?;
     let group = running.group;
@@ -99,7 +99,7 @@ impl Write for CommandInput {
 fn drain(
     program: &Program,
     mut stdout: ChildStdout,
-    sink: &mut (dyn Write + Send),
+    sink: &mut dyn Write,
 ) -> Result<u64, CodecError> {
     let mut piece = vec![0; PIECE_SIZE_BYTES];
     let mut drained_bytes = 0;

@@ -86,15 +86,45 @@ impl<'a> Source<'a> {
     }
 }
 
+/// What stored bytes are written to.
+pub trait Output: Write + Send {
+    /// Memory, `size_bytes` long, for what would be written next: who puts it there and says so with
+    /// [`Output::fill`] spares a copy, and does not wait for a disk. Some outputs have none, or none that large.
+    fn room(&mut self, size_bytes: usize) -> Option<&mut [u8]> {
+        let _ = size_bytes;
+        None
+    }
+
+    /// Takes the first `filled_bytes` of the room as written.
+    fn fill(&mut self, filled_bytes: usize) {
+        let _ = filled_bytes;
+    }
+}
+
+/// Any writer as an [`Output`], without room.
+pub struct Roomless<'a>(pub &'a mut (dyn Write + Send));
+
+impl Write for Roomless<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Output for Roomless<'_> {}
+
 /// The side the bytes go to.
 pub(super) struct Sink<'a> {
-    inner: &'a mut (dyn Write + Send),
+    inner: &'a mut dyn Output,
     failure: Option<io::Error>,
     broken: &'a Broken,
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(inner: &'a mut (dyn Write + Send), broken: &'a Broken) -> Sink<'a> {
+    pub(super) fn new(inner: &'a mut dyn Output, broken: &'a Broken) -> Sink<'a> {
         Sink {
             inner,
             failure: None,
@@ -108,6 +138,16 @@ impl<'a> Sink<'a> {
             Some(original) => Err(CodecError::WriteSink(original)),
             None => result,
         }
+    }
+
+    /// See [`Output::room`].
+    pub(super) fn room(&mut self, size_bytes: usize) -> Option<&mut [u8]> {
+        self.inner.room(size_bytes)
+    }
+
+    /// See [`Output::fill`].
+    pub(super) fn fill(&mut self, filled_bytes: usize) {
+        self.inner.fill(filled_bytes);
     }
 
     fn fail(&mut self, original: io::Error) -> io::Error {
@@ -140,7 +180,7 @@ impl Write for Sink<'_> {
 }
 
 /// Flushes the caller's writer at the end of a run, where its last error would otherwise be lost.
-pub(super) fn flush_all(sink: &mut (dyn Write + Send)) -> Result<(), CodecError> {
+pub(super) fn flush_all(sink: &mut dyn Write) -> Result<(), CodecError> {
     sink.flush().map_err(CodecError::WriteSink)
 }
 

@@ -31,6 +31,7 @@ mod zstd_frame;
 pub use decoder::{Clear, Decoder, peek_head};
 pub use encoder::Encoder;
 pub use error::CodecError;
+pub use flow::{Output, Roomless};
 pub use magic::{HEAD_SIZE_BYTES, identify_compression};
 pub use openpgp::is_encrypted;
 pub use options::CodecOptions;

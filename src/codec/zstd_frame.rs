@@ -31,7 +31,7 @@ const JOB_SIZE_BYTES: u32 = 2 * 1024 * 1024;
 /// A segment of 16 MiB has no work for more threads, and each has its own memory, about 6 MiB.
 const THREADS_MAX: u32 = 4;
 
-/// Room for compressed data. A source that does not shrink to this, such as pages that are compressed already, is
+/// Room for what a source becomes in one go. A source that does not shrink to this, such as pages that are compressed already, is
 /// compressed piece by piece after all.
 const OUTPUT_SIZE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -67,7 +67,10 @@ pub(super) struct ZstdScratch {
     setting: ZstdSetting,
     context: CCtx<'static>,
     workers: u32,
+    /// For what is compressed in one go, where the sink has no room for it.
     output: Vec<u8>,
+    /// For what is compressed piece by piece, which then does not fill the memory above as well.
+    output_piece: Vec<u8>,
 }
 
 impl ZstdScratch {
@@ -78,6 +81,7 @@ impl ZstdScratch {
             context,
             workers: 0,
             output: Vec::with_capacity(OUTPUT_SIZE_BYTES),
+            output_piece: Vec::with_capacity(CCtx::out_size()),
         };
         scratch.set([
             CParameter::ContentSizeFlag(true),
@@ -144,7 +148,7 @@ impl ZstdScratch {
             read_bytes += sample.len();
             written_bytes += self
                 .context
-                .compress2(&mut self.output, sample)
+                .compress2(&mut self.output_piece, sample)
                 .map_err(zstd_failed)?;
         }
         Ok(content.len() / read_bytes.max(1) * written_bytes <= OUTPUT_SIZE_BYTES)
@@ -153,6 +157,10 @@ impl ZstdScratch {
     /// False when the output does not fit; nothing was written then.
     fn compress_whole(&mut self, content: &[u8], sink: &mut Sink<'_>) -> Result<bool, CodecError> {
         // An error that is not about room comes back when the content is compressed piece by piece.
+        if let Some(room) = sink.room(OUTPUT_SIZE_BYTES) {
+            let compressed = self.context.compress2(room, content);
+            return Ok(compressed.map(|size_bytes| sink.fill(size_bytes)).is_ok());
+        }
         if self.context.compress2(&mut self.output, content).is_err() {
             return Ok(false);
         }
@@ -173,7 +181,7 @@ impl ZstdScratch {
         };
         let mut piece = InBuffer::around(piece);
         loop {
-            let mut output = OutBuffer::around(&mut self.output);
+            let mut output = OutBuffer::around(&mut self.output_piece);
             let unflushed_bytes = self
                 .context
                 .compress_stream2(&mut output, &mut piece, directive)

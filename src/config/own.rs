@@ -90,7 +90,7 @@ own_options! {
         "Proxy on the way to the object store.";
     cloud_ca_file: PathBuf, "path", "`AWS_CA_BUNDLE`",
         "Certificates, in PEM, that are trusted besides the system's.";
-    receiver: ReceiverWord, "`\"builtin\"`, `\"pg_receivewal\"`", "`\"pg_receivewal\"`",
+    receiver: ReceiverWord, "`\"builtin\"`, `\"pg_receivewal\"`", "`\"builtin\"`",
         "What `receive-wal` receives with: walarch itself, or the program of that name.";
     archive_while_receiving: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
         "The built-in receiver archives each segment as soon as it is complete; `cron` need not come first.";

@@ -175,9 +175,9 @@ pub enum Synchronous {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReceiverKind {
     /// The receiver inside walarch.
+    #[default]
     Builtin,
     /// The program `pg_receivewal`, supervised.
-    #[default]
     PgReceivewal,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -10,8 +11,67 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 /// commonly ask for (`open(2)`, `O_DIRECT`).
 const BLOCK_SIZE_BYTES: usize = 4096;
 
-/// How much is collected before it is written: most of a compressed segment.
-const ROOM_BYTES: usize = 2 * 1024 * 1024;
+/// How much is collected before it is written, unless the room is filled directly.
+const COLLECTED_MAX_BYTES: usize = 1024 * 1024;
+
+/// The size of a room: only what is put there becomes memory.
+const ROOM_BYTES: usize = 8 * 1024 * 1024;
+
+/// Memory for direct writes, used again for the next file: fresh memory costs more than what is put into it.
+#[derive(Debug, Default)]
+pub struct Rooms(Mutex<Vec<Memory>>);
+
+#[derive(Debug)]
+struct Memory {
+    /// The room, and before it what is left over so that it begins at a multiple of a block's size.
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+/// Goes back when it is dropped.
+#[derive(Debug)]
+struct Room {
+    rooms: Arc<Rooms>,
+    memory: Option<Memory>,
+}
+
+impl Room {
+    fn take(rooms: &Arc<Rooms>) -> Self {
+        let idle = rooms.shelf().pop();
+        Room {
+            rooms: Arc::clone(rooms),
+            memory: Some(idle.unwrap_or_else(|| {
+                let bytes = vec![0; ROOM_BYTES + BLOCK_SIZE_BYTES];
+                let start = bytes.as_ptr().align_offset(BLOCK_SIZE_BYTES);
+                Memory {
+                    start: start.min(BLOCK_SIZE_BYTES),
+                    bytes,
+                }
+            })),
+        }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let memory = self.memory.as_mut();
+        let room = memory.and_then(|memory| {
+            let end = memory.start + ROOM_BYTES;
+            memory.bytes.get_mut(memory.start..end)
+        });
+        room.unwrap_or_default()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.rooms.shelf().extend(self.memory.take());
+    }
+}
+
+impl Rooms {
+    fn shelf(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Writes a new file from its beginning on without leaving a copy in the page cache.
 ///
@@ -21,19 +81,18 @@ const ROOM_BYTES: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub struct DirectWriter {
     file: File,
-    /// The room, and before it what is left over so that it begins at a multiple of a block's size.
-    buffer: Vec<u8>,
-    start: usize,
+    rooms: Arc<Rooms>,
+    room: Option<Room>,
     collected_bytes: usize,
 }
 
 impl DirectWriter {
-    /// For an empty file.
-    pub fn new(file: File) -> Self {
+    /// For an empty file. Memory comes from `rooms` with the first byte.
+    pub fn new(file: File, rooms: &Arc<Rooms>) -> Self {
         DirectWriter {
             file,
-            buffer: Vec::new(),
-            start: 0,
+            rooms: Arc::clone(rooms),
+            room: None,
             collected_bytes: 0,
         }
     }
@@ -48,25 +107,27 @@ impl DirectWriter {
         Ok(self.file)
     }
 
-    /// The part of the room that is free.
-    fn free(&mut self) -> &mut [u8] {
-        if self.buffer.is_empty() {
-            // Fresh zeroed memory costs nothing until it is used.
-            self.buffer = vec![0; ROOM_BYTES + BLOCK_SIZE_BYTES];
-            let start = self.buffer.as_ptr().align_offset(BLOCK_SIZE_BYTES);
-            self.start = start.min(BLOCK_SIZE_BYTES);
-        }
-        let free = self.start + self.collected_bytes..self.start + ROOM_BYTES;
-        self.buffer.get_mut(free).unwrap_or_default()
+    /// `size_bytes` of memory for what is written next, unless that is more than there is.
+    pub fn room(&mut self, size_bytes: usize) -> Option<&mut [u8]> {
+        let end = self.collected_bytes.checked_add(size_bytes)?;
+        let room = self.room.get_or_insert_with(|| Room::take(&self.rooms));
+        room.bytes().get_mut(self.collected_bytes..end)
+    }
+
+    /// Takes the first `filled_bytes` of the room as written.
+    pub fn fill(&mut self, filled_bytes: usize) {
+        self.collected_bytes += filled_bytes;
     }
 
     fn write_out(&mut self) -> io::Result<()> {
-        let collected = self.start..self.start + self.collected_bytes;
-        let collected = self.buffer.get(collected).unwrap_or_default();
-        let blocks_bytes = collected.len() / BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES;
-        let (blocks, tail) = collected.split_at(blocks_bytes);
-        write_blocks(&self.file, blocks)?;
-        self.file.write_all(tail)?;
+        if let Some(room) = &mut self.room {
+            let collected = room.bytes().get(..self.collected_bytes);
+            let collected = collected.ok_or(io::ErrorKind::InvalidInput)?;
+            let blocks_bytes = collected.len() / BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES;
+            let (blocks, tail) = collected.split_at(blocks_bytes);
+            write_blocks(&self.file, blocks)?;
+            self.file.write_all(tail)?;
+        }
         self.collected_bytes = 0;
         Ok(())
     }
@@ -74,11 +135,14 @@ impl DirectWriter {
 
 impl Write for DirectWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.free().is_empty() {
+        if self.collected_bytes >= COLLECTED_MAX_BYTES {
             self.write_out()?;
         }
-        let count = (&mut *self.free()).write(bytes)?;
-        self.collected_bytes += count;
+        let count = bytes.len().min(COLLECTED_MAX_BYTES - self.collected_bytes);
+        let (wanted, _) = bytes.split_at(count);
+        let room = self.room(count).ok_or(io::ErrorKind::OutOfMemory)?;
+        room.copy_from_slice(wanted);
+        self.fill(count);
         Ok(count)
     }
 
@@ -130,7 +194,7 @@ mod tests {
     }
 
     fn write_in_pieces(file: File, content: &[u8], piece_bytes: usize) -> File {
-        let mut writer = DirectWriter::new(file);
+        let mut writer = DirectWriter::new(file, &Arc::default());
         for piece in content.chunks(piece_bytes) {
             writer.write_all(piece).unwrap();
         }
@@ -146,19 +210,44 @@ mod tests {
             BLOCK_SIZE_BYTES - 1,
             BLOCK_SIZE_BYTES,
             BLOCK_SIZE_BYTES + 1,
-            ROOM_BYTES,
-            ROOM_BYTES + 1,
-            2 * ROOM_BYTES + 3 * BLOCK_SIZE_BYTES + 5,
+            COLLECTED_MAX_BYTES,
+            COLLECTED_MAX_BYTES + 1,
+            2 * COLLECTED_MAX_BYTES + 3 * BLOCK_SIZE_BYTES + 5,
         ];
         for size_bytes in sizes {
             let path = folder.path().join(size_bytes.to_string());
             let content = content(size_bytes);
-            for piece_bytes in [1021 * 1021, 3 * ROOM_BYTES] {
+            for piece_bytes in [1021 * 1021, 3 * COLLECTED_MAX_BYTES] {
                 let file = File::create(&path).unwrap();
                 write_in_pieces(file, &content, piece_bytes);
                 assert!(fs::read(&path).unwrap() == content, "{size_bytes}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_put_into_the_room_is_written_between_the_rest() {
+        let folder = TempDir::new().unwrap();
+        let rooms = Arc::default();
+        let sizes = [3, BLOCK_SIZE_BYTES, COLLECTED_MAX_BYTES + 5, ROOM_BYTES];
+        for size_bytes in sizes {
+            let path = folder.path().join(size_bytes.to_string());
+            let content = content(size_bytes);
+            let mut writer = DirectWriter::new(File::create(&path).unwrap(), &rooms);
+            assert!(writer.room(ROOM_BYTES + 1).is_none());
+            let room = writer.room(ROOM_BYTES).unwrap();
+            room[..size_bytes].copy_from_slice(&content);
+            writer.fill(size_bytes);
+            writer.write_all(b"behind").unwrap();
+            assert!(writer.room(ROOM_BYTES).is_none(), "it is not all free");
+            let room = writer.room(4).unwrap();
+            room.copy_from_slice(b"last");
+            writer.fill(4);
+            writer.finish().unwrap();
+            let expected = [&content[..], b"behindlast"].concat();
+            assert!(fs::read(&path).unwrap() == expected, "{size_bytes}");
+        }
+        assert_eq!(rooms.shelf().len(), 1, "the memory is used again");
     }
 
     /// A socket is no file, but refuses direct writes as such a file system does.
@@ -181,7 +270,7 @@ mod tests {
         let mut file = File::create(&path).unwrap();
         file.write_all(b"seven b").unwrap();
         let content = content(3 * BLOCK_SIZE_BYTES + 1);
-        write_in_pieces(file, &content, ROOM_BYTES);
+        write_in_pieces(file, &content, COLLECTED_MAX_BYTES);
         assert!(fs::read(&path).unwrap()[7..] == content);
     }
 }

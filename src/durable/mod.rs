@@ -15,7 +15,7 @@ mod file;
 mod lock;
 
 pub use aside::move_aside;
-pub use direct::DirectWriter;
+pub use direct::{DirectWriter, Rooms};
 pub use directory::{create_directories, remove_directory, sync_directory};
 pub use file::{
     Identity, Publication, Revision, Temporary, allocate, append, create_file, keep_attributes,

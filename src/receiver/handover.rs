@@ -170,19 +170,25 @@ impl Worker {
     }
 }
 
-/// A failure without the names of segments and of their directories: what is wrong with one file is
-/// usually wrong with all of them.
+/// A failure without its numbers (how long something took, how often it was tried) and without the names of
+/// segments and of their directories: what is wrong with one file is usually wrong with all of them.
 fn cause(failure: &str) -> String {
-    let mut cause = String::new();
+    let words = failure.split_whitespace();
+    let words = words.filter(|word| !word.starts_with(|first: char| first.is_ascii_digit()));
+    words.map(without_names).collect::<Vec<_>>().join(" ")
+}
+
+fn without_names(word: &str) -> String {
+    let mut left = String::new();
     let mut digits = 0;
-    for character in failure.chars() {
+    for character in word.chars() {
         let is_digit = character.is_ascii_digit() || ('A'..='F').contains(&character);
         digits = if is_digit { digits + 1 } else { 0 };
         if digits <= 8 {
-            cause.push(character);
+            left.push(character);
         }
     }
-    cause
+    left
 }
 
 #[cfg(test)]
@@ -308,6 +314,19 @@ mod tests {
         assert_ne!(
             failure("0000000100000000/00000001000000000000000A", "broken"),
             full
+        );
+    }
+
+    #[test]
+    fn the_same_failure_after_another_time_is_the_same_cause() {
+        let slow = cause("PUT x failed in 2.5s, after 12 retries: closed");
+        assert_eq!(
+            cause("PUT x failed in 113.2ms, after 1 retries: closed"),
+            slow
+        );
+        assert_ne!(
+            cause("PUT x failed in 2.5s, after 12 retries: refused"),
+            slow
         );
     }
 

@@ -89,23 +89,36 @@ impl Retriever<'_> {
     ) -> Result<(), RestoreError> {
         let mut delivery = Delivery::new(outlet);
         let mut first_error = None;
-        let mut unusable = Vec::new();
+        let mut unusable: Vec<Candidate> = Vec::new();
         for candidate in self.places().of(request.name, request.partial) {
-            if unusable.contains(&candidate) {
+            // An incomplete one would end a recovery where a complete one, which cannot be read now, goes on.
+            let is_complete = |candidate: &Candidate| candidate.name == *request.name;
+            let is_no_substitute = !is_complete(&candidate) && unusable.iter().any(is_complete);
+            if is_no_substitute || unusable.contains(&candidate) {
                 continue;
             }
-            match self.deliver(&candidate, request, &mut delivery, notice) {
-                Ok(true) => return Ok(()),
-                // Not there, or just moved to a place that comes later.
-                Ok(false) => {}
-                Err(error @ (RestoreError::Outlet { .. } | RestoreError::Encoder { .. })) => {
-                    return Err(error);
+            let delivered = self.deliver(&candidate, request, &mut delivery, notice);
+            let is_over = match &delivered {
+                Ok(is_there) => *is_there,
+                Err(RestoreError::Outlet { .. } | RestoreError::Encoder { .. }) => true,
+                Err(_) => delivery.is_spoiled,
+            };
+            match delivered {
+                outcome if is_over => {
+                    if let Some(error) = &first_error {
+                        notice(&Notice::Unusable(error));
+                    }
+                    return outcome.map(drop);
                 }
-                Err(error) if delivery.is_spoiled => return Err(error),
+                // Not there, or just moved to a place that comes later.
+                Ok(_) => {}
                 Err(error) => {
-                    notice(&Notice::Unusable(&error));
-                    first_error.get_or_insert(error);
                     unusable.push(candidate);
+                    // The first one is the result, unless a later place helps.
+                    match &first_error {
+                        None => first_error = Some(error),
+                        Some(_) => notice(&Notice::Unusable(&error)),
+                    }
                 }
             }
         }

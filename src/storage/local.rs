@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -21,7 +21,7 @@ use super::{
 use crate::catalog::{WalFileInfo, modification_time_s};
 use crate::codec::{self, HEAD_SIZE_BYTES};
 use crate::config::{Encryption, ServerConfig};
-use crate::durable::{self, DirectWriter, Identity, Temporary};
+use crate::durable::{self, DirectWriter, Identity, Rooms, Temporary};
 use crate::wal::WalName;
 use staged::{STAGED_MODE, Sealed, Staged, copy};
 
@@ -35,6 +35,8 @@ pub struct Local {
     prepared: Mutex<HashSet<PathBuf>>,
     /// Directories whose own names this process has made durable.
     anchored: Mutex<HashSet<PathBuf>>,
+    /// For the files that are being staged.
+    rooms: Arc<Rooms>,
 }
 
 impl Local {
@@ -46,6 +48,7 @@ impl Local {
             recognition: Recognition::new(server),
             prepared: Mutex::default(),
             anchored: Mutex::default(),
+            rooms: Arc::default(),
         }
     }
 
@@ -242,7 +245,7 @@ impl WalStorageStrategy for Local {
                 info: source.info(),
                 is_shared: false,
             },
-            writer: DirectWriter::new(file),
+            writer: DirectWriter::new(file, &self.rooms),
             path,
             source: source.metadata.clone(),
         }))

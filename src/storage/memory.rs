@@ -11,7 +11,7 @@ use super::{
     WalStorageStrategy,
 };
 use crate::catalog::WalFileInfo;
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Output};
 use crate::durable::Publication;
 use crate::wal::WalName;
 
@@ -140,6 +140,8 @@ impl Write for Staged {
         Ok(())
     }
 }
+
+impl Output for Staged {}
 
 impl StagedWal for Staged {
     fn seal(mut self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {

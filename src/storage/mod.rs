@@ -19,14 +19,14 @@ pub mod verify;
 use std::error::Error;
 use std::fmt::Debug;
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 #[cfg(feature = "cloud")]
-pub use cloud::{Cloud, CloudError, Written};
+pub use cloud::{Cloud, CloudError};
 pub use local::Local;
 pub use plain::{HistoryError, PlainWal, first_header, segment_size};
 pub use recognition::Recognition;
@@ -39,7 +39,7 @@ use crate::catalog::{
     ArchiveContents, Catalog, CatalogError, Entry, InvalidLine, RebuildCounts, WalFileInfo,
     modification_time_s,
 };
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Output};
 use crate::config::{Compression, ServerConfig, WalsDirectory};
 use crate::durable::Publication;
 use crate::wal::WalName;
@@ -133,7 +133,7 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
 
     /// Whether a file must be looked for before it is staged. Not where that is dear and publishing
     /// alone tells whether it is there.
-    fn must_be_looked_for(&self) -> bool {
+    fn must_be_looked_for(&self, _name: &WalName) -> bool {
         true
     }
 
@@ -221,7 +221,7 @@ pub trait AroundDelete {
 }
 
 /// Invisible, not durable. Dropping it undoes it.
-pub trait StagedWal: Write + Send {
+pub trait StagedWal: Output {
     /// Makes the bytes written so far durable, with the source's modification time, mode and, as
     /// root, owner.
     fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError>;

@@ -20,7 +20,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
-use walarch::codec::{CodecOptions, Encoder};
+use walarch::codec::{CodecOptions, Encoder, Roomless};
 use walarch::config::{Compression, CompressionLevel};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -99,7 +99,13 @@ fn ours(
         let mut source = File::open(name)?;
         let size_bytes = source.metadata()?.len();
         let mut sink = File::create(output)?;
-        encoder.encode_on_threads(threads, &mut source, size_bytes, None, &mut sink)?;
+        encoder.encode_on_threads(
+            threads,
+            &mut source,
+            size_bytes,
+            None,
+            &mut Roomless(&mut sink),
+        )?;
         stored_bytes += sink.metadata()?.len();
     }
     Ok(Measurement(cpu_seconds()? - started, stored_bytes))

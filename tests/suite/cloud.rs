@@ -2,9 +2,11 @@
 
 mod commands;
 mod credentials;
+mod endings;
 mod faults;
 mod interop;
 mod network;
+mod receiving;
 mod recovery;
 mod stores;
 mod upkeep;
@@ -64,10 +66,15 @@ impl CloudHome {
         finish(start(&mut command), Duration::from_secs(120))
     }
 
-    pub fn start(&self, arguments: &[&str]) -> Child {
-        let mut command = Walarch.command(&self.home, arguments);
+    /// A command that knows the credentials.
+    pub fn command(&self, tool: Tool, arguments: &[&str]) -> Command {
+        let mut command = tool.command(&self.home, arguments);
         command.envs(self.environment.clone());
-        start(&mut command)
+        command
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        start(&mut self.command(Walarch, arguments))
     }
 
     pub fn archive(&self) -> Run {

@@ -294,6 +294,22 @@ fn an_archived_partial_segment_is_delivered_decoded() {
 }
 
 #[test]
+fn a_partial_segment_is_delivered_only_where_there_is_no_complete_one() {
+    let home = Home::new();
+    let name = format!("{FIRST}.partial");
+    put(&home.incoming(), &name, &segment(1));
+    home.archive().exits(0);
+    let archived = home.archived(FIRST);
+    put(archived.parent().unwrap(), FIRST, b"damaged");
+    let got = get(Walarch, &home, &["-P", "main", FIRST]);
+    assert_eq!((got.code, got.stdout.len()), (4, 0), "{}", got.stderr);
+    fs::remove_file(archived).unwrap();
+    // Another partial one that is of no use does not stand in its way.
+    put(&home.streaming(), &name, b"");
+    assert!(get(Walarch, &home, &["-P", "main", FIRST]).stdout == segment(1));
+}
+
+#[test]
 fn a_partial_segment_that_is_not_preallocated_is_filled_up() {
     let home = Home::new();
     let whole = segment(1);

@@ -4,15 +4,50 @@ use std::num::NonZeroUsize;
 
 use zstd::zstd_safe::find_frame_compressed_size;
 
+use super::flow::{Output, Roomless};
 use super::*;
 
 fn encode_on(threads: usize, encoder: &Encoder, content: &[u8]) -> Vec<u8> {
     let threads = NonZeroUsize::new(threads).unwrap();
     let (size_bytes, mut stored) = (content.len() as u64, Vec::new());
     encoder
-        .encode_on_threads(threads, &mut &content[..], size_bytes, None, &mut stored)
+        .encode_on_threads(
+            threads,
+            &mut &content[..],
+            size_bytes,
+            None,
+            &mut Roomless(&mut stored),
+        )
         .unwrap();
     stored
+}
+
+/// An output that has room, as files that are staged have.
+#[derive(Default)]
+struct Roomy {
+    stored: Vec<u8>,
+    room: Vec<u8>,
+}
+
+impl Write for Roomy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stored.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for Roomy {
+    fn room(&mut self, size_bytes: usize) -> Option<&mut [u8]> {
+        self.room.resize(size_bytes, 0xEE);
+        Some(&mut self.room)
+    }
+
+    fn fill(&mut self, filled_bytes: usize) {
+        self.stored.extend(&self.room[..filled_bytes]);
+    }
 }
 
 fn zstd(level: CompressionLevel) -> CodecOptions {
@@ -56,7 +91,13 @@ fn threads_that_lost_their_file_do_not_harm_the_next_one() {
     for _ in 0..3 {
         let mut cut = &content[..6 << 20];
         encoder
-            .encode_on_threads(threads, &mut cut, 8 << 20, None, &mut Vec::new())
+            .encode_on_threads(
+                threads,
+                &mut cut,
+                8 << 20,
+                None,
+                &mut Roomless(&mut Vec::new()),
+            )
             .unwrap_err();
         let stored = encode_on(2, &encoder, &content);
         assert!(decode(&options, &stored).unwrap() == content);
@@ -94,5 +135,36 @@ fn what_a_file_becomes_does_not_depend_on_the_one_before() {
     for content in [words(6), words(16), words(6)] {
         let again = encode_on(1, &encoder, &content);
         assert!(again == encode(&options, &content).unwrap());
+    }
+}
+
+/// Noise, except where samples are taken.
+fn misleading() -> Vec<u8> {
+    let mut content = noise(16 << 20, 3);
+    for stretch in content.chunks_mut(4 << 20) {
+        stretch[..64 << 10].fill(0);
+    }
+    content
+}
+
+#[test]
+fn what_there_is_room_for_becomes_what_it_becomes_without() {
+    let options = zstd(CompressionLevel::Medium);
+    let encoder = Encoder::with_options(&options).unwrap();
+    let contents = [
+        wal_like(16 << 20),
+        noise(16 << 20, 9),
+        misleading(),
+        wal_like(1 << 20),
+        Vec::new(),
+    ];
+    for content in contents {
+        let (threads, size_bytes) = (NonZeroUsize::MIN, content.len() as u64);
+        let mut roomy = Roomy::default();
+        encoder
+            .encode_on_threads(threads, &mut &content[..], size_bytes, None, &mut roomy)
+            .unwrap();
+        assert!(roomy.stored == encode_on(1, &encoder, &content));
+        assert!(decode(&options, &roomy.stored).unwrap() == content);
     }
 }

@@ -16,14 +16,16 @@ pub(super) const BATCH_SIZE_MAX: NonZeroUsize = NonZeroUsize::new(1000).expect("
 impl Shared {
     /// Where a file is according to what xlogdb says of it.
     pub(super) fn key_of(&self, info: &WalFileInfo) -> object_store::path::Path {
-        let encoding = Encoding {
-            compression: info
-                .compression
-                .as_deref()
-                .and_then(|name| name.parse().ok()),
-            encryption: info.encryption.as_ref().map(|_| Encryption::Gpg),
-        };
-        self.keys.key(&info.name, encoding)
+        self.keys.key(&info.name, encoding_of(info))
+    }
+}
+
+/// The form that a file has according to xlogdb.
+pub(super) fn encoding_of(info: &WalFileInfo) -> Encoding {
+    let compression = info.compression.as_deref();
+    Encoding {
+        compression: compression.and_then(|name| name.parse().ok()),
+        encryption: info.encryption.as_ref().map(|_| Encryption::Gpg),
     }
 }
 

@@ -64,6 +64,12 @@ impl Keys {
         self.usual
     }
 
+    /// Whether a file in this form has the ending that files have now.
+    pub(super) fn is_usual(&self, form: Encoding) -> bool {
+        let usual = (ending(self.usual.compression), self.usual.encryption);
+        (ending(form.compression), form.encryption) == usual
+    }
+
     /// The key of a file in this form.
     pub(super) fn key(&self, name: &WalName, encoding: Encoding) -> Path {
         let directory = name
@@ -80,7 +86,6 @@ impl Keys {
     pub(super) fn unusual(&self) -> Vec<Encoding> {
         let compressions = ENDINGS.iter().map(|(compression, _)| Some(*compression));
         let compressions: Vec<_> = std::iter::once(None).chain(compressions).collect();
-        let usual_key = (ending(self.usual.compression), self.usual.encryption);
         [None, Some(Encryption::Gpg)]
             .into_iter()
             .flat_map(|encryption| {
@@ -89,7 +94,7 @@ impl Keys {
                     encryption,
                 })
             })
-            .filter(|encoding| (ending(encoding.compression), encoding.encryption) != usual_key)
+            .filter(|encoding| !self.is_usual(*encoding))
             .collect()
     }
 

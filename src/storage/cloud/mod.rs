@@ -8,8 +8,8 @@
 //!
 //! # One request
 //!
-//! A file is not looked for before it is stored, as long as this home has always written with the same
-//! ending: see [`Written`].
+//! A file is not looked for before it is stored, unless this home may have stored it with another ending:
+//! see [`Written`].
 
 mod address;
 mod blocks;
@@ -29,6 +29,7 @@ mod written;
 use std::error::Error;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
@@ -41,22 +42,23 @@ use object_store::{
 };
 
 use super::{
-    AroundDelete, Fetched, InFlight, SealedWal, Source, StagedWal, StorageError, StoredWal,
-    WalStorageStrategy,
+    AroundDelete, Contents, Fetched, InFlight, SealedWal, Source, StagedWal, StorageError,
+    StoredWal, WalStorageStrategy,
 };
-use crate::catalog::WalFileInfo;
+use crate::catalog::{Catalog, CatalogError, WalFileInfo};
 use crate::codec::Encoding;
 use crate::config::{Compression, OwnCloudOptions, ServerConfig};
 use crate::wal::WalName;
 use address::{Address, Provider};
 use blocks::Blocks;
+use delete::encoding_of;
 pub use error::CloudError;
 use keys::Keys;
 use provider::BodyDigest;
 use reader::ObjectReader;
 use remote::{Head, Remote};
 use staged::Staged;
-pub use written::Written;
+use written::Written;
 
 /// Barman's reason.
 const IN_MEMORY_ONLY: &str = "Cloud WAL storage only supports in-memory compression algorithms \
@@ -72,10 +74,17 @@ pub struct Cloud {
     shared: Arc<Shared>,
     concurrency: NonZeroUsize,
     delete_batch_size: NonZeroUsize,
-    /// Whether every file of this home has the usual ending, if it has any.
-    is_uniform: bool,
+    catalog: Catalog,
     /// The form that the last file had that was looked for: the next one will have it, too.
     likely: Mutex<Encoding>,
+}
+
+/// Why it could not be written down how files are stored.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+enum NoteError {
+    Catalog(#[from] CatalogError),
+    Io(#[from] io::Error),
 }
 
 /// What files on their way need.
@@ -85,6 +94,7 @@ struct Shared {
     keys: Keys,
     remote: Remote,
     own: OwnCloudOptions,
+    written: Written,
     blocks: Arc<Blocks>,
 }
 
@@ -130,7 +140,7 @@ impl Cloud {
             )
         })?;
         Ok(Cloud {
-            is_uniform: Written::of(server).is_uniform(),
+            catalog: Catalog::of(server),
             concurrency: own.concurrency,
             delete_batch_size: server
                 .cloud
@@ -141,6 +151,7 @@ impl Cloud {
                 keys,
                 remote,
                 own,
+                written: Written::of(server),
                 blocks: Arc::default(),
             }),
             likely: Mutex::new(usual),
@@ -162,6 +173,25 @@ impl Cloud {
         let modified_s = head.modified_s.unwrap_or_else(|| uploaded_s(&head.meta));
         self.shared
             .stored(name, encoding, key, head.meta.size, modified_s)
+    }
+
+    /// Once files arrive that had no other ending before, xlogdb tells where the other endings end.
+    fn note(&self, published: &[StoredWal]) -> Result<(), NoteError> {
+        let is_usual = |info: &WalFileInfo| self.shared.keys.is_usual(encoding_of(info));
+        let are_usual = published.iter().all(|stored| is_usual(&stored.info));
+        if self.shared.written.is_known() || !are_usual {
+            return Ok(());
+        }
+        let mut last = None;
+        self.catalog.visit(&Contents(self), &mut |line| {
+            if let Ok(info) = line
+                && !is_usual(&info)
+            {
+                last = last.max(info.name.ordinal());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(self.shared.written.begin(last)?)
     }
 
     /// Looks for a file in every form but one, in one go.
@@ -285,8 +315,8 @@ impl WalStorageStrategy for Cloud {
         })
     }
 
-    fn must_be_looked_for(&self) -> bool {
-        !self.is_uniform
+    fn must_be_looked_for(&self, name: &WalName) -> bool {
+        self.shared.written.may_be_unusual(name)
     }
 
     fn find(&self, name: &WalName) -> Result<Option<StoredWal>, StorageError> {
@@ -346,8 +376,11 @@ impl WalStorageStrategy for Cloud {
         Ok(false)
     }
 
-    /// Nothing is left to do: an object that exists is durable.
-    fn sync(&self, _published: &[StoredWal]) -> Result<(), StorageError> {
+    /// An object that exists is durable. What is left to do makes the next files cheaper to store, no more.
+    fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {
+        if let Err(error) = self.note(published) {
+            tracing::warn!("cannot record how files are stored: {error}");
+        }
         Ok(())
     }
 

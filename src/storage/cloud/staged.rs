@@ -13,7 +13,7 @@ use super::Shared;
 use super::blocks::Collector;
 use super::error::may_have_happened;
 use crate::catalog::WalFileInfo;
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Output};
 use crate::durable::Publication;
 use crate::storage::{SealedWal, Source, StagedWal, StorageError};
 
@@ -49,6 +49,8 @@ impl Write for Staged {
     }
 }
 
+impl Output for Staged {}
+
 impl StagedWal for Staged {
     fn seal(self: Box<Self>, encoding: &Encoding) -> Result<Box<dyn SealedWal>, StorageError> {
         let Staged {
@@ -64,6 +66,7 @@ impl StagedWal for Staged {
             .map(|encryption| encryption.name().to_owned());
         let key = shared.keys.key(&info.name, *encoding);
         Ok(Box::new(Sealed {
+            is_usual: shared.keys.is_usual(*encoding),
             shared,
             key,
             info,
@@ -75,6 +78,8 @@ impl StagedWal for Staged {
 struct Sealed {
     shared: Arc<Shared>,
     key: Path,
+    /// Whether it has the ending that files have now.
+    is_usual: bool,
     info: WalFileInfo,
     payload: PutPayload,
 }
@@ -87,6 +92,12 @@ impl SealedWal for Sealed {
     /// An answer that leaves open whether the object was stored, "exists already" included (a repetition may
     /// have met its own first attempt, and S3 reports conflicts so), is settled by looking for it.
     fn publish(self: Box<Self>) -> Result<Publication, StorageError> {
+        if !self.is_usual {
+            let written = &self.shared.written;
+            written
+                .expect_unusual(&self.info.name)
+                .map_err(self.shared.error("store", &self.key))?;
+        }
         let remote = &self.shared.remote;
         let start = Instant::now();
         let mut pause = PAUSE_FIRST;

@@ -31,10 +31,10 @@ mod object_stores;
 
 use object_stores::{ACCESS_KEY, AZURE_ACCOUNT, AZURE_KEY, BUCKET, Kind, SECRET_KEY};
 
-fn cloud(store: Arc<dyn ObjectStore>, url: &str, prefix: &std::path::Path) -> Cloud {
-    let prefix = prefix.display().to_string();
+fn cloud(store: Arc<dyn ObjectStore>, url: &str, root: &std::path::Path) -> Cloud {
+    let prefix = root.display().to_string();
     let address = Address::parse(&format!("{url}{}", prefix.trim_start_matches('/'))).unwrap();
-    let server = ServerConfig::with_defaults("main", std::path::Path::new("/nonexistent"));
+    let server = ServerConfig::with_defaults("main", root);
     Cloud::over(store, address, &server).unwrap()
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Local;
 use crate::catalog::WalFileInfo;
-use crate::codec::Encoding;
+use crate::codec::{Encoding, Output};
 use crate::durable::{self, DirectWriter, Identity, Publication, Temporary};
 use crate::storage::{SealedWal, Source, StagedWal, StorageError};
 
@@ -35,6 +35,16 @@ impl Write for Staged {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+impl Output for Staged {
+    fn room(&mut self, size_bytes: usize) -> Option<&mut [u8]> {
+        self.writer.room(size_bytes)
+    }
+
+    fn fill(&mut self, filled_bytes: usize) {
+        self.writer.fill(filled_bytes);
     }
 }
 

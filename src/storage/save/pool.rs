@@ -28,9 +28,8 @@ const AHEAD_MAX: usize = 8 * GROUP_MAX;
 
 type Outcome = (usize, Result<Prepared, SaveError>);
 
-/// How many threads there are for each file that may be encoded at a time: while one of them waits
-/// for its disk, the other encodes.
-const THREADS_PER_JOB: usize = 2;
+/// So many files that may be encoded at a time share one thread more: it encodes while one of them waits for its disk.
+const JOBS_PER_SPARE_THREAD: usize = 2;
 
 /// Lets as many threads encode at a time as there are jobs. Codecs need memory and a core each,
 /// waiting for the disk needs neither.
@@ -198,11 +197,9 @@ impl Archive<'_> {
             let _close = CloseOnDrop(&dispenser);
             let (sender, outcomes) = mpsc::channel();
             let dispenser = &dispenser;
-            let threads = self
-                .jobs
-                .get()
-                .saturating_mul(THREADS_PER_JOB)
-                .min(files.len());
+            let jobs = self.jobs.get();
+            let threads = jobs.saturating_add(jobs.div_ceil(JOBS_PER_SPARE_THREAD));
+            let threads = threads.min(files.len());
             let started = (0..threads)
                 .map_while(|_| {
                     let sender = sender.clone();

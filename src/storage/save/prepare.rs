@@ -145,7 +145,7 @@ impl Archive<'_> {
             }
             return Ok(Prepared::Invalid { fault, source });
         }
-        let found = match self.storage.must_be_looked_for() {
+        let found = match self.storage.must_be_looked_for(&wal.name) {
             true => self.storage.find(&wal.name),
             false => Ok(None),
         };

@@ -49,7 +49,7 @@ fn send(
 }
 
 /// A home that has archived before, so that it knows how its files are stored.
-fn settled(s3: &FakeS3, options: &[(&str, &str)], toml: &str) -> CloudHome {
+pub fn settled(s3: &FakeS3, options: &[(&str, &str)], toml: &str) -> CloudHome {
     let home = CloudHome::s3(&s3.endpoint(), options, toml);
     put(&home.home.incoming(), "00000009.history", b"history");
     home.archive().exits(0);
@@ -348,67 +348,6 @@ fn only_the_requested_file_decides_the_exit_code() {
         run.stderr
     );
     send(&home, &directory, &Segment::small(2).name(), "3").exits(1);
-}
-
-#[test]
-fn a_file_that_lies_under_another_ending_is_recognised_after_a_change_of_codec() {
-    let s3 = FakeS3::start();
-    let gzip = CloudHome::s3(&s3.endpoint(), &[("compression", "gzip")], "");
-    let files = gzip.home.incoming_segments(1..=1);
-    gzip.archive().exits(0);
-    let zstd = CloudHome::s3(&s3.endpoint(), &[], "");
-    zstd.home.incoming_segments(1..=2);
-    zstd.archive().exits(0);
-    let two = Segment::small(2).name();
-    assert_eq!(s3.keys(), [key(ONE, ".gz"), key(&two, ".zst")]);
-    assert_eq!(zstd.listed(), [ONE, &two]);
-    zstd.assert_holds(&files);
-}
-
-#[test]
-fn encrypted_files_have_an_ending_that_barman_never_takes_for_its_own() {
-    let s3 = FakeS3::start();
-    let options = [
-        ("encryption", "gpg"),
-        ("encryption_key_id", "barman@example.com"),
-        ("encryption_passphrase_command", "echo secret"),
-    ];
-    let mut home = CloudHome::s3(&s3.endpoint(), &options, "");
-    home.home = home.home.gpg_key();
-    let files = home.home.incoming_segments(1..=1);
-    home.archive().exits(0);
-    assert_eq!(s3.keys(), [key(ONE, ".zst.gpg")]);
-    assert_eq!(home.xlogdb()[0].encryption, "gpg");
-    home.assert_holds(&files);
-    home.home.incoming_segments(1..=1);
-    home.archive().exits(0);
-    assert_eq!(names(&home.home.errors()), [] as [&str; 0]);
-}
-
-#[test]
-fn codecs_that_need_a_command_are_refused_with_barmans_reason() {
-    for codec in [
-        [
-            ("compression", "pigz"),
-            ("description", "x"),
-            ("active", "true"),
-        ],
-        [
-            ("compression", "custom"),
-            ("custom_compression_filter", "cat"),
-            ("custom_decompression_filter", "cat"),
-        ],
-    ] {
-        let home = CloudHome::s3("http://127.0.0.1:9", &codec, "");
-        home.home.incoming_segments(1..=1);
-        let run = home.archive().exits(1);
-        assert!(
-            run.stderr.contains("only supports in-memory compression"),
-            "{}",
-            run.stderr
-        );
-        assert_eq!(names(&home.home.incoming()).len(), 1);
-    }
 }
 
 #[test]

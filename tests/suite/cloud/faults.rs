@@ -109,18 +109,18 @@ fn a_store_that_is_down_leaves_everything_queued() {
     assert_eq!(run.stderr.matches("ERROR:").count(), 1, "{}", run.stderr);
     let asked = s3.take_asked().len();
     assert!(asked < 60, "{asked} requests: a hot loop");
-    let errors: Vec<_> = home
-        .home
-        .log()
-        .lines()
-        .filter(|line| line.contains(" ERROR:"))
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(errors.len(), 1, "{errors:?}");
+    let log = home.home.log();
+    assert_eq!(errors_of(&log).len(), 1, "{log}");
 
     s3.heal();
     home.archive().exits(0);
     assert_eq!(home.listed().len(), 6);
+}
+
+fn errors_of(log: &str) -> Vec<&str> {
+    log.lines()
+        .filter(|line| line.contains(" ERROR:"))
+        .collect()
 }
 
 /// One line in the log, which says what did not go where, and why.
@@ -140,6 +140,8 @@ fn every_failure_is_named_in_one_line() {
         ),
         (Fault::Refuse(500, "InternalError"), "InternalError"),
         (Fault::Refuse(503, "SlowDown"), "SlowDown"),
+        (Fault::Refuse(429, "TooManyRequests"), "TooManyRequests"),
+        (Fault::Refuse(403, "ExpiredToken"), "ExpiredToken"),
         (Fault::Damage, "XAmzContentSHA256Mismatch"),
     ] {
         let s3 = FakeS3::start();
@@ -152,10 +154,7 @@ fn every_failure_is_named_in_one_line() {
         });
         let run = home.archive().exits(1);
         let log = home.home.log();
-        let errors: Vec<_> = log
-            .lines()
-            .filter(|line| line.contains(" ERROR:"))
-            .collect();
+        let errors = errors_of(&log);
         assert_eq!(errors.len(), 1, "{shown}: {errors:#?}");
         assert!(errors[0].contains(&key(ONE, ".zst")), "{shown}: {errors:?}");
         assert!(errors[0].contains(reason), "{shown}: {errors:?}");
@@ -173,6 +172,11 @@ fn a_store_that_never_answers_is_given_up() {
     s3.fail(|_| Fault::Late(Duration::from_secs(60)));
     let start = Instant::now();
     home.archive().exits(1);
+    let log = home.home.log();
+    let errors = errors_of(&log);
+    assert_eq!(errors.len(), 1, "{log}");
+    assert!(errors[0].contains(&key(ONE, ".zst")), "{log}");
+    assert!(errors[0].contains("timed out"), "{log}");
     let goal = home.home.root().join("goal");
     home.run(&["cloud-wal-restore", "main", ONE, goal.to_str().unwrap()])
         .exits(2);
@@ -355,6 +359,41 @@ fn damaged_objects_are_told_from_missing_ones() {
         restore("000000010000000000000002").exits(2);
     }
     assert!(!goal.exists());
+}
+
+/// PostgreSQL would take its end for the end of the WAL.
+#[test]
+fn an_incomplete_segment_never_stands_in_for_one_that_cannot_be_read() {
+    let s3 = FakeS3::start();
+    let home = home(&s3);
+    let files = home.home.incoming_segments(1..=1);
+    let partial = format!("{ONE}.partial");
+    put(&home.home.incoming(), &partial, &files[ONE][..1 << 15]);
+    home.archive().exits(0);
+    let complete = key(ONE, ".zst");
+    assert!(s3.keys().contains(&key(&partial, ".zst")) && s3.keys().contains(&complete));
+    let goal = home.home.root().join("goal");
+    let restore = || home.run(&["cloud-wal-restore", "main", ONE, goal.to_str().unwrap()]);
+    let object = complete.clone();
+    s3.fail(
+        move |request| match request.path().ends_with(object.as_str()) {
+            true => Fault::Refuse(503, "SlowDown"),
+            false => Fault::None,
+        },
+    );
+    let log_before = home.home.log().len();
+    restore().exits(2);
+    let log = home.home.log()[log_before..].to_owned();
+    assert_eq!(log.matches("SlowDown").count(), 1, "{log}");
+    s3.heal();
+    s3.put(&complete, b"\x28\xb5\x2f\xfdgarbage");
+    restore().exits(4);
+    assert!(!goal.exists());
+    // Where there is no complete one it will do.
+    s3.remove(&complete);
+    restore().exits(0);
+    let delivered = fs::read(&goal).unwrap();
+    assert_eq!(delivered[..1 << 15], files[ONE][..1 << 15]);
 }
 
 #[test]

@@ -17,12 +17,18 @@ fn a_cluster_goes_back_in_time_from_the_bucket_alone() {
         .map(|(name, value)| format!("{name}={value} "))
         .collect();
     run_as_server_user(&home);
-    let config = home.home.config_file().display().to_string();
+    // The commands are those of the README: everything else is in the environment and below HOME.
     let command = |folder: &str, words: &str| {
-        format!("HOME={folder} {variables}{folder}/walarch -c {config} {words}")
+        format!("HOME={folder} PATH={folder}:$PATH {variables}walarch {words}")
     };
     let mut cluster = Postgres::start(|folder| {
         fs::copy(Walarch.program(), format!("{folder}/walarch")).unwrap();
+        for (from, to) in [
+            ("barman.conf", ".barman.conf"),
+            ("walarch.toml", "walarch.toml"),
+        ] {
+            fs::copy(home.home.root().join(from), format!("{folder}/{to}")).unwrap();
+        }
         let archive = command(folder, "cloud-wal-archive main %p -p 4");
         format!("archive_mode = on\narchive_command = '{archive}'\nmax_wal_size = 1GB\n")
     });
@@ -69,12 +75,11 @@ fn a_cluster_goes_back_in_time_from_the_bucket_alone() {
     fs::rename(&base, &data)
         .or_else(|_| copy(&base, &data))
         .unwrap();
+    // Not in /var/tmp, which other users share.
+    let spool = format!("--spool-dir {}/spool", cluster.socket());
     let restore = command(
         cluster.socket(),
-        &format!(
-            "cloud-wal-restore main %f %p -p 4 --spool-dir {}/spool",
-            cluster.socket()
-        ),
+        &format!("cloud-wal-restore main %f %p -p 4 {spool}"),
     );
     cluster.configure(&format!(
         "restore_command = '{restore}'\nrecovery_target_time = '{target}'\nrecovery_target_action = 'promote'\n"
