@@ -31,8 +31,8 @@ const JOB_SIZE_BYTES: u32 = 2 * 1024 * 1024;
 /// A segment of 16 MiB has no work for more threads, and each has its own memory, about 6 MiB.
 const THREADS_MAX: u32 = 4;
 
-/// Room for what a source becomes in one go. A source that does not shrink to this, such as pages that are compressed already, is
-/// compressed piece by piece after all.
+/// Room for what a source becomes in one go. A source that does not shrink to this, such as pages that are
+/// compressed already, is compressed piece by piece after all.
 const OUTPUT_SIZE_BYTES: usize = 8 * 1024 * 1024;
 
 impl ZstdSetting {

@@ -31,9 +31,9 @@ pub struct Local {
     root: PathBuf,
     xlogdb_name: String,
     recognition: Recognition,
-    /// Directories that this process has made sure of.
+    /// Directories that this run has made sure of.
     prepared: Mutex<HashSet<PathBuf>>,
-    /// Directories whose own names this process has made durable.
+    /// Directories whose own names this run has made durable.
     anchored: Mutex<HashSet<PathBuf>>,
     /// For the files that are being staged.
     rooms: Arc<Rooms>,
@@ -288,6 +288,14 @@ impl WalStorageStrategy for Local {
             .and_then(|temporary| temporary.replace(&goal))
             .map_err(Self::error("make a copy of", &source.path))?;
         Ok(true)
+    }
+
+    /// A directory all of whose files are deleted goes with them.
+    fn begin(&self) {
+        for sure in [&self.prepared, &self.anchored] {
+            let mut sure = sure.lock().unwrap_or_else(PoisonError::into_inner);
+            sure.clear();
+        }
     }
 
     fn sync(&self, published: &[StoredWal]) -> Result<(), StorageError> {

@@ -125,6 +125,9 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
         true
     }
 
+    /// A run begins: what an earlier one made sure of, others may have undone since.
+    fn begin(&self) {}
+
     /// What may be on its way at a time, where publishing is what takes long and what is sealed lies in
     /// memory. `None` where publishing is a matter of an instant, and what is sealed lies on disk.
     fn in_flight(&self) -> Option<InFlight> {

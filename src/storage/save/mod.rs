@@ -145,6 +145,7 @@ impl Archive<'_> {
         keeper: &dyn SourceKeeper,
         observer: &dyn Observer,
     ) -> SaveReport {
+        self.storage.begin();
         let report = SaveReport::default();
         let mut run = Run {
             keeper,

@@ -91,6 +91,24 @@ fn what_is_received_is_archived_without_cron() {
 }
 
 #[test]
+fn a_directory_that_was_deleted_with_all_its_files_is_made_again() {
+    let postgres = busy();
+    let home = builtin(&postgres, "emptied", &[]);
+    let receiving = streaming(&home);
+    let first = postgres.fill_segment();
+    wait_until_listed(&home, std::slice::from_ref(&first));
+    wait_for("the queue to empty", || {
+        received(&home).is_empty().then_some(())
+    });
+    fs::remove_dir_all(home.wals().join(&first[..16])).unwrap();
+    let second = postgres.fill_segment();
+    assert_eq!(second[..16], first[..16]);
+    wait_until_listed(&home, &[second]);
+    receiving.end_by(Signal::SIGTERM).exits(0);
+    assert_eq!(errors_in_log(&home), [] as [&str; 0]);
+}
+
+#[test]
 fn what_waits_from_before_is_archived_first() {
     let postgres = busy();
     let home = builtin(&postgres, "before", &[])
