@@ -117,7 +117,7 @@ fn run(
     let whole_size_bytes = usize::try_from(source.expected_bytes()).unwrap_or(usize::MAX);
     let input_size_bytes = match setting {
         Some(Setting::Zstd(setting)) if scratch.may_hold_segment => {
-            setting.input_size_bytes(whole_size_bytes, threads)
+            setting.input_size_bytes(whole_size_bytes)
         }
         // One byte more shows in the same read that the source has ended.
         Some(Setting::Deflate(_)) => whole_size_bytes

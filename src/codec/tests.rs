@@ -16,6 +16,7 @@ use crate::config::CompressionLevel;
 
 mod any_bytes;
 mod commands;
+mod divided;
 mod failures;
 mod formats;
 mod memory;

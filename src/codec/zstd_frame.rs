@@ -4,7 +4,10 @@
 //! unnoticed. On WAL it costs less than can be measured here, under 2 % of the time at the fastest level.
 
 use std::io::Write;
+use std::mem;
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
+use std::thread;
 
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
@@ -13,6 +16,7 @@ use super::compress::failed;
 use super::error::CodecError;
 use super::flow::{Sink, Source, head};
 use super::level::ZstdSetting;
+use super::zstd_parts::Seam;
 
 /// Sources up to this size, the usual size of a segment, are compressed in one go where that is fast.
 ///
@@ -24,12 +28,16 @@ const WHOLE_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How much is handed over at a time otherwise.
 const PIECE_SIZE_BYTES: usize = 1024 * 1024;
 
-/// A lone source is cut into jobs of this size, which zstd's own threads compress to one frame. Each job sees a quarter
+/// A lone source that is larger is cut into jobs of this size, which zstd's own threads compress to one frame. Each job sees a quarter
 /// of a MiB or more of what comes before it: on WAL the frame is 0.03 % larger than one of a single job.
 const JOB_SIZE_BYTES: u32 = 2 * 1024 * 1024;
 
 /// A segment of 16 MiB has no work for more threads, and each has its own memory, about 6 MiB.
 const THREADS_MAX: u32 = 4;
+
+/// Sources of this size and more become frames of two parts, which `get-wal` decodes on two threads. Half of it is more
+/// than the window of every setting that is light, so that the parts have one.
+const DIVIDED_SIZE_BYTES_MIN: usize = 8 * 1024 * 1024;
 
 /// Room for what a source becomes in one go. A source that does not shrink to this, such as pages that are
 /// compressed already, is compressed piece by piece after all.
@@ -37,9 +45,8 @@ const OUTPUT_SIZE_BYTES: usize = 8 * 1024 * 1024;
 
 impl ZstdSetting {
     /// How much of a source of `whole_size_bytes` to read at a time.
-    pub(super) fn input_size_bytes(self, whole_size_bytes: usize, threads: NonZeroUsize) -> usize {
-        let in_one_go = self.is_light() && threads.get() == 1;
-        match in_one_go && whole_size_bytes <= WHOLE_SIZE_BYTES_MAX {
+    pub(super) fn input_size_bytes(self, whole_size_bytes: usize) -> usize {
+        match self.is_light() && whole_size_bytes <= WHOLE_SIZE_BYTES_MAX {
             true => whole_size_bytes.max(PIECE_SIZE_BYTES),
             false => PIECE_SIZE_BYTES,
         }
@@ -80,7 +87,7 @@ impl ZstdScratch {
             setting,
             context,
             workers: 0,
-            output: Vec::with_capacity(OUTPUT_SIZE_BYTES),
+            output: Vec::new(),
             output_piece: Vec::with_capacity(CCtx::out_size()),
         };
         scratch.set([
@@ -99,14 +106,8 @@ impl ZstdScratch {
         Ok(())
     }
 
-    pub(super) fn run(
-        &mut self,
-        threads: NonZeroUsize,
-        source: &mut Source<'_>,
-        sink: &mut Sink<'_>,
-        input: &mut [u8],
-    ) -> Result<(), CodecError> {
-        let workers = self.setting.workers(threads);
+    /// Chooses how many threads zstd itself has for the next frame.
+    fn employ(&mut self, workers: u32) -> Result<(), CodecError> {
         if workers != self.workers {
             self.set([
                 CParameter::NbWorkers(workers),
@@ -114,10 +115,24 @@ impl ZstdScratch {
             ])?;
             self.workers = workers;
         }
+        Ok(())
+    }
+
+    pub(super) fn run(
+        &mut self,
+        threads: NonZeroUsize,
+        source: &mut Source<'_>,
+        sink: &mut Sink<'_>,
+        input: &mut [u8],
+    ) -> Result<(), CodecError> {
         let first = source.next(input)?;
-        if source.is_complete() && self.will_fit(first)? && self.compress_whole(first, sink)? {
-            return source.next(input).map(drop);
+        if source.is_complete() {
+            self.employ(0)?;
+            if self.will_fit(first)? && self.compress_whole(first, threads, sink)? {
+                return source.next(input).map(drop);
+            }
         }
+        self.employ(self.setting.workers(threads))?;
         // It may have been too much for one go.
         self.context
             .reset(ResetDirective::SessionOnly)
@@ -155,18 +170,96 @@ impl ZstdScratch {
     }
 
     /// False when the output does not fit; nothing was written then.
-    fn compress_whole(&mut self, content: &[u8], sink: &mut Sink<'_>) -> Result<bool, CodecError> {
-        // An error that is not about room comes back when the content is compressed piece by piece.
+    fn compress_whole(
+        &mut self,
+        content: &[u8],
+        threads: NonZeroUsize,
+        sink: &mut Sink<'_>,
+    ) -> Result<bool, CodecError> {
         if let Some(room) = sink.room(OUTPUT_SIZE_BYTES) {
-            let compressed = self.context.compress2(room, content);
-            return Ok(compressed.map(|size_bytes| sink.fill(size_bytes)).is_ok());
+            let compressed = self.compress_into(room, content, threads)?;
+            return Ok(compressed.map(|size_bytes| sink.fill(size_bytes)).is_some());
         }
-        if self.context.compress2(&mut self.output, content).is_err() {
-            return Ok(false);
+        let mut output = mem::take(&mut self.output);
+        if output.is_empty() {
+            output = vec![0; OUTPUT_SIZE_BYTES];
         }
-        sink.write_all(&self.output)
-            .map_err(|error| failed("zstd", error))?;
-        Ok(true)
+        let compressed = self.compress_into(&mut output, content, threads)?;
+        if let Some(size_bytes) = compressed {
+            sink.write_all(head(&output, size_bytes))
+                .map_err(|error| failed("zstd", error))?;
+        }
+        self.output = output;
+        Ok(compressed.is_some())
+    }
+
+    /// One frame, in two parts if the content is worth it. `None` when there is not enough room.
+    fn compress_into(
+        &mut self,
+        room: &mut [u8],
+        content: &[u8],
+        threads: NonZeroUsize,
+    ) -> Result<Option<usize>, CodecError> {
+        if let Some(seam) = self.seam(content) {
+            self.set([CParameter::ChecksumFlag(false)])?;
+            let joined = match threads.get() {
+                1 => self.compress_parts(&seam, room, content),
+                _ => self.compress_parts_at_once(&seam, room, content)?,
+            };
+            self.set([CParameter::ChecksumFlag(true)])?;
+            if joined.is_some() {
+                return Ok(joined);
+            }
+        }
+        // An error that is not about room comes back when the content is compressed piece by piece.
+        Ok(self.context.compress2(room, content).ok())
+    }
+
+    fn compress_parts(&mut self, seam: &Seam, room: &mut [u8], content: &[u8]) -> Option<usize> {
+        let (first, second) = seam.parts(content);
+        let first_bytes = self.context.compress2(room, first).ok()?;
+        seam.join(content, room, first_bytes, |room| {
+            self.context.compress2(room, second).ok()
+        })
+    }
+
+    /// The same on two threads, to the same bytes.
+    fn compress_parts_at_once(
+        &mut self,
+        seam: &Seam,
+        room: &mut [u8],
+        content: &[u8],
+    ) -> Result<Option<usize>, CodecError> {
+        let (first, second) = seam.parts(content);
+        let mut other = ZstdScratch::new(self.setting)?;
+        other.set([CParameter::ChecksumFlag(false)])?;
+        let context = &mut self.context;
+        let (first_bytes, second_bytes) = thread::scope(|scope| {
+            let compressing = scope.spawn(|| {
+                other.output = vec![0; OUTPUT_SIZE_BYTES];
+                other.context.compress2(&mut other.output[..], second).ok()
+            });
+            let first_bytes = context.compress2(room, first).ok();
+            let second_bytes = compressing.join();
+            (
+                first_bytes,
+                second_bytes.unwrap_or_else(|panic| resume_unwind(panic)),
+            )
+        });
+        let (Some(first_bytes), Some(second_bytes)) = (first_bytes, second_bytes) else {
+            return Ok(None);
+        };
+        Ok(seam.join(content, room, first_bytes, |room| {
+            let frame = head(&other.output, second_bytes);
+            room.get_mut(..second_bytes)?.copy_from_slice(frame);
+            Some(second_bytes)
+        }))
+    }
+
+    /// For content that is worth to be decoded on two threads.
+    fn seam(&self, content: &[u8]) -> Option<Seam> {
+        let is_worth_it = content.len() >= DIVIDED_SIZE_BYTES_MIN;
+        is_worth_it.then(|| Seam::find(content)).flatten()
     }
 
     fn compress_piece(

@@ -36,13 +36,7 @@ impl<R: Read> Checked<R> {
 
     /// What is wrong, once everything was read. An empty file is wrong even where nothing is validated.
     pub(super) fn fault(&self, name: &WalName, validation: Option<Validation>) -> Option<WalFault> {
-        match validation {
-            Some(Validation { system_identifier }) => {
-                find_fault_of_plain(name, self.size_bytes, &self.head, system_identifier)
-            }
-            None if name.kind() == WalKind::Partial => None,
-            None => (self.size_bytes == 0).then_some(WalFault::Empty),
-        }
+        fault(name, self.size_bytes, &self.head, validation)
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -81,6 +75,22 @@ impl<R: Read> Read for Checked<R> {
         }
         self.size_bytes += zeros as u64;
         Ok(zeros)
+    }
+}
+
+/// What is wrong with a plain file of this size that begins with `head`.
+pub(super) fn fault(
+    name: &WalName,
+    size_bytes: u64,
+    head: &[u8],
+    validation: Option<Validation>,
+) -> Option<WalFault> {
+    match validation {
+        Some(Validation { system_identifier }) => {
+            find_fault_of_plain(name, size_bytes, head, system_identifier)
+        }
+        None if name.kind() == WalKind::Partial => None,
+        None => (size_bytes == 0).then_some(WalFault::Empty),
     }
 }
 

@@ -14,6 +14,7 @@
 mod checked;
 mod delivery;
 mod error;
+mod in_memory;
 mod outlet;
 mod peek;
 mod places;
@@ -28,7 +29,7 @@ mod spool;
 
 pub use checked::Validation;
 pub use error::{RestoreError, Trouble};
-pub use outlet::{FileOutlet, Outlet, StreamOutlet};
+pub use outlet::{FileOutlet, Outlet, Place, StreamOutlet};
 pub use prefetch::prefetch;
 pub use recovery::{
     Ahead, cluster_identifier, data_directory, outlet_for, restore, works_for_pg_rewind,

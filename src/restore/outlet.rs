@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::durable::{self, Temporary};
 
@@ -18,8 +21,27 @@ pub trait Outlet: Write + Send {
     /// Whether everything written can still be taken back.
     fn is_revocable(&self) -> bool;
 
+    /// A place for the next `size_bytes`, which may be written there in any order; `None` where one byte has to come
+    /// after the other. They count as written from now on.
+    fn place(&mut self, size_bytes: u64) -> io::Result<Option<Place<'_>>>;
+
     /// All bytes were written and found good.
     fn finish(&mut self) -> io::Result<()>;
+}
+
+/// A stretch of a file that is being delivered.
+#[derive(Debug)]
+pub struct Place<'a> {
+    file: &'a File,
+    start_bytes: u64,
+}
+
+impl Place<'_> {
+    /// Writes bytes that begin `offset_bytes` behind the start of the place.
+    pub fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        self.file
+            .write_all_at(bytes, self.start_bytes + offset_bytes)
+    }
 }
 
 /// A stream that was opened by somebody else, such as standard output.
@@ -31,6 +53,8 @@ pub struct StreamOutlet {
     file: File,
     /// Of a file: where it ended before.
     end_bytes: Option<u64>,
+    /// Whatever is written goes to the end of the file (`>>`), also what names another position.
+    appends: bool,
     is_dirty: bool,
 }
 
@@ -43,8 +67,10 @@ impl StreamOutlet {
             true => Some(file.stream_position()?).filter(|at| *at >= metadata.len()),
             false => None,
         };
+        let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
         Ok(StreamOutlet {
             name,
+            appends: flags.contains(OFlag::O_APPEND),
             file,
             end_bytes,
             is_dirty: false,
@@ -85,6 +111,20 @@ impl Outlet for StreamOutlet {
         self.end_bytes.is_some()
     }
 
+    fn place(&mut self, size_bytes: u64) -> io::Result<Option<Place<'_>>> {
+        let Some(start_bytes) = self.end_bytes.filter(|_| !self.appends && !self.is_dirty) else {
+            return Ok(None);
+        };
+        self.is_dirty = true;
+        durable::allocate(&self.file, start_bytes + size_bytes)?;
+        // Where whoever gave us the file goes on.
+        self.file.seek(SeekFrom::Start(start_bytes + size_bytes))?;
+        Ok(Some(Place {
+            file: &self.file,
+            start_bytes,
+        }))
+    }
+
     fn finish(&mut self) -> io::Result<()> {
         self.file.flush()?;
         self.is_dirty = false;
@@ -109,6 +149,8 @@ pub struct FileOutlet {
     syncs: bool,
     /// Before the user's mask.
     mode: u32,
+    /// One byte after the other.
+    in_order: bool,
 }
 
 /// As PostgreSQL makes its own files.
@@ -126,6 +168,7 @@ impl FileOutlet {
             is_used: false,
             syncs: true,
             mode: PRIVATE,
+            in_order: false,
         }
     }
 
@@ -142,6 +185,14 @@ impl FileOutlet {
         FileOutlet {
             syncs: false,
             ..FileOutlet::durable(goal)
+        }
+    }
+
+    /// One of several at the same time: none may take the memory and the processors that filling it in any order takes.
+    pub(super) fn among_others(goal: &Path) -> Self {
+        FileOutlet {
+            in_order: true,
+            ..FileOutlet::volatile(goal)
         }
     }
 
@@ -210,6 +261,21 @@ impl Outlet for FileOutlet {
 
     fn is_revocable(&self) -> bool {
         true
+    }
+
+    fn place(&mut self, size_bytes: u64) -> io::Result<Option<Place<'_>>> {
+        if self.in_order || self.is_used {
+            return Ok(None);
+        }
+        let Some((_, file)) = &self.temporary else {
+            return Ok(None);
+        };
+        self.is_used = true;
+        durable::allocate(file, size_bytes)?;
+        Ok(Some(Place {
+            file,
+            start_bytes: 0,
+        }))
     }
 
     fn finish(&mut self) -> io::Result<()> {

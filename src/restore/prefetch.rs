@@ -124,7 +124,7 @@ impl<'a> Prefetcher<'a> {
         'a: 'scope,
     {
         let (source, report) = (self.source, report.clone());
-        let mut outlet = FileOutlet::volatile(&self.spool.segment(&name));
+        let mut outlet = FileOutlet::among_others(&self.spool.segment(&name));
         // From now on it shows that the segment is on its way.
         outlet.begin()?;
         self.on_their_way.insert(name.clone());

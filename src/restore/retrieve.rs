@@ -6,6 +6,7 @@ use std::path::Path;
 use super::RestoreError;
 use super::checked::Validation;
 use super::delivery::Delivery;
+use super::in_memory::{Attempt, deliver_in_memory};
 use super::outlet::Outlet;
 use super::places::{Candidate, Places};
 use super::plain::{HELD_SIZE_BYTES, Opened, Plain};
@@ -208,6 +209,16 @@ impl Retriever<'_> {
         request: &Request<'_>,
         delivery: &mut Delivery<'_>,
     ) -> Result<bool, RestoreError> {
+        let is_to_be_plain = request.form == Form::Plain && candidate.name == *request.name;
+        let opened = match compression {
+            Some(Compression::Zstd) if is_to_be_plain => {
+                match deliver_in_memory(opened, request.name, self.validation, delivery)? {
+                    Attempt::Delivered => return Ok(true),
+                    Attempt::Ordinary(opened) => opened,
+                }
+            }
+            _ => opened,
+        };
         let mut plain = self.plain(opened, compression, candidate, request)?;
         match request.form {
             Form::Compressed(wanted) if compression != Some(wanted) => {

@@ -1,6 +1,7 @@
 //! `get-wal`: what is delivered, from where, in which form; and what is not.
 
 mod damage;
+mod divided;
 mod encrypted;
 
 use std::fs;

@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use crate::support::faults::is_full_sweep;
-use crate::support::home::{Home, names};
+use crate::support::home::{Home, names, put};
 use crate::support::sshd::{HOST, Sshd};
 use crate::support::tool::{Run, Walarch, wait_for};
 use crate::support::trace::{CHANGING, Call, traced};
-use crate::support::wal::Segment;
+use crate::support::wal::{MIB, Segment};
 
 const SECOND: &str = "000000010000000000000002";
 const EFFECTS: [&str; 3] = ["signal=KILL", "error=ENOSPC", "error=EIO"];
@@ -27,20 +27,24 @@ struct Scenario {
     goal: &'static str,
     /// Whether the file waits in the spool already.
     is_spooled: bool,
+    segment_size: u64,
 }
 
 /// Three segments in the archive; the second one will be asked for.
-fn home() -> Home {
+fn home(segment_size: u64) -> Home {
     let home = Home::with(&[("compression", "zstd")]);
-    home.incoming_segments(1..=3);
+    for number in 1..=3 {
+        let segment = Segment::of_size(segment_size, number);
+        put(&home.incoming(), &segment.name(), &segment.bytes());
+    }
     home.archive().exits(0);
     fs::create_dir_all(home.root().join("data/pg_wal")).unwrap();
     home
 }
 
-fn segment(name: &str) -> Vec<u8> {
+fn segment(name: &str, segment_size: u64) -> Vec<u8> {
     let number = u64::from_str_radix(&name[16..], 16).unwrap();
-    Segment::small(number).bytes()
+    Segment::of_size(segment_size, number).bytes()
 }
 
 impl Scenario {
@@ -121,22 +125,25 @@ impl Scenario {
         ];
         let (run, calls) = self.run(&home, &options);
         let found = fs::read(home.root().join(self.goal)).ok();
-        let is_whole = found.as_deref() == Some(&segment(SECOND));
+        let is_whole = found.as_deref() == Some(&segment(SECOND, self.segment_size));
         assert!(is_whole || found == before, "{what}: half a file");
         assert!(is_whole || run.code != 0, "{what}: exit 0 without the file");
-        assert_spooled_segments_are_whole(&home, &what);
+        assert_spooled_segments_are_whole(&home, self.segment_size, &what);
         let plain = ["-e".to_owned(), "trace=none".to_owned()];
         let (again, _) = self.run(&home, &plain);
         assert_eq!(again.code, 0, "{what}, then: {}", again.stderr);
         let goal = home.root().join(self.goal);
-        assert!(fs::read(&goal).unwrap() == segment(SECOND), "{what}");
+        assert!(
+            fs::read(&goal).unwrap() == segment(SECOND, self.segment_size),
+            "{what}"
+        );
         let expected = goal.file_name().unwrap().to_str().unwrap();
         assert_eq!(
             names(goal.parent().unwrap()),
             [expected],
             "{what}: left over"
         );
-        assert_spooled_segments_are_whole(&home, &what);
+        assert_spooled_segments_are_whole(&home, self.segment_size, &what);
         run.code == 128 + 9 || calls.iter().any(|call| call.injected)
     }
 }
@@ -149,12 +156,12 @@ fn spools(home: &Home) -> Vec<PathBuf> {
     }
 }
 
-fn assert_spooled_segments_are_whole(home: &Home, what: &str) {
+fn assert_spooled_segments_are_whole(home: &Home, segment_size: u64, what: &str) {
     for spool in spools(home) {
         for name in names(&spool).iter().filter(|name| name.len() == 24) {
             let spooled = fs::read(spool.join(name)).unwrap();
             assert!(
-                spooled == segment(name),
+                spooled == segment(name, segment_size),
                 "{what}: half of {name} in the spool"
             );
         }
@@ -178,7 +185,7 @@ fn local(root: &str, options: &[&str], goal: &str) -> Vec<String> {
 #[test]
 fn no_fault_makes_get_wal_deliver_half_a_file() {
     let scenario = Scenario {
-        home: home(),
+        home: home(MIB),
         arguments: Box::new(|root| {
             let directory = format!("{root}/data/pg_wal");
             ["get-wal", "-o", &directory, "main", SECOND]
@@ -188,28 +195,47 @@ fn no_fault_makes_get_wal_deliver_half_a_file() {
         sshd: None,
         goal: "data/pg_wal/000000010000000000000002",
         is_spooled: false,
+        segment_size: MIB,
     };
     scenario.sweep();
     fs::write(scenario.home.root().join(scenario.goal), "old").unwrap();
     scenario.sweep();
 }
 
+/// Segments of this size are stored in two parts, which two threads write.
+#[test]
+fn no_fault_makes_two_threads_deliver_half_a_file() {
+    for goal in ["data/pg_wal/RECOVERYXLOG", "data/pg_wal/by-hand"] {
+        Scenario {
+            home: home(8 * MIB),
+            arguments: Box::new(move |root| local(root, &[], goal)),
+            sshd: None,
+            goal,
+            is_spooled: false,
+            segment_size: 8 * MIB,
+        }
+        .sweep();
+    }
+}
+
 #[test]
 fn no_fault_makes_wal_restore_deliver_half_a_file() {
     Scenario {
-        home: home(),
+        home: home(MIB),
         arguments: Box::new(|root| local(root, &[], "data/pg_wal/RECOVERYXLOG")),
         sshd: None,
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: false,
+        segment_size: MIB,
     }
     .sweep();
     Scenario {
-        home: home(),
+        home: home(MIB),
         arguments: Box::new(|root| local(root, &[], "data/pg_wal/by-hand")),
         sshd: None,
         goal: "data/pg_wal/by-hand",
         is_spooled: false,
+        segment_size: MIB,
     }
     .sweep();
 }
@@ -217,11 +243,12 @@ fn no_fault_makes_wal_restore_deliver_half_a_file() {
 #[test]
 fn no_fault_in_fetching_ahead_harms_what_is_delivered() {
     Scenario {
-        home: home(),
+        home: home(MIB),
         arguments: Box::new(|root| local(root, &["-p", "2"], "data/pg_wal/RECOVERYXLOG")),
         sshd: None,
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: false,
+        segment_size: MIB,
     }
     .sweep();
 }
@@ -229,7 +256,7 @@ fn no_fault_in_fetching_ahead_harms_what_is_delivered() {
 /// Through ssh, which may be struck as well: it is a child of the client.
 #[test]
 fn no_fault_makes_the_client_behind_ssh_deliver_half_a_file() {
-    let home = home();
+    let home = home(MIB);
     let sshd = Sshd::start(&home, Walarch);
     let user = sshd.user();
     Scenario {
@@ -255,6 +282,7 @@ fn no_fault_makes_the_client_behind_ssh_deliver_half_a_file() {
         sshd: Some(sshd),
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: false,
+        segment_size: MIB,
     }
     .sweep();
 }
@@ -286,11 +314,12 @@ fn fill_spool(home: &Home) {
 #[test]
 fn no_fault_makes_the_spool_deliver_half_a_file() {
     let scenario = Scenario {
-        home: home(),
+        home: home(MIB),
         arguments: Box::new(|root| local(root, &["-p", "2"], "data/pg_wal/RECOVERYXLOG")),
         sshd: None,
         goal: "data/pg_wal/RECOVERYXLOG",
         is_spooled: true,
+        segment_size: MIB,
     };
     // It comes from there: the archive does not have it any more.
     let home = scenario.copy();
