@@ -40,6 +40,14 @@ pub struct Spool {
     system_identifier: Option<u64>,
 }
 
+/// What a look at a spooled segment found.
+enum Spooled {
+    Absent,
+    /// It was removed.
+    Useless,
+    Good(File),
+}
+
 /// How far PostgreSQL has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Position {
@@ -108,7 +116,7 @@ impl Spool {
     /// Delivers a segment that was fetched ahead, and forgets it. False when there is no good one.
     pub(super) fn deliver(&self, name: &WalName, outlet: &mut FileOutlet) -> io::Result<bool> {
         let path = self.segment(name);
-        let Some(file) = self.good(name, &path)? else {
+        let Spooled::Good(file) = self.look_at(name, &path)? else {
             return Ok(false);
         };
         outlet.take_over(&path, file)?;
@@ -117,15 +125,21 @@ impl Spool {
 
     /// Whether a segment that could be delivered is here.
     pub(super) fn holds(&self, name: &WalName) -> bool {
-        self.good(name, &self.segment(name))
-            .is_ok_and(|file| file.is_some())
+        let found = self.look_at(name, &self.segment(name));
+        found.is_ok_and(|found| matches!(found, Spooled::Good(_)))
+    }
+
+    /// Whether a segment that was just fetched can be delivered from here, or was already.
+    pub(super) fn accepts(&self, name: &WalName) -> bool {
+        let found = self.look_at(name, &self.segment(name));
+        found.is_ok_and(|found| !matches!(found, Spooled::Useless))
     }
 
     /// Opens a spooled segment and looks at it; one that is not good is removed.
-    fn good(&self, name: &WalName, path: &Path) -> io::Result<Option<File>> {
+    fn look_at(&self, name: &WalName, path: &Path) -> io::Result<Spooled> {
         let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Spooled::Absent),
             Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;
@@ -140,11 +154,11 @@ impl Spool {
         let is_segment = LongPageHeader::parse(&head).is_some()
             && find_fault(name, metadata.len(), &head, self.system_identifier).is_none();
         if is_fresh && is_ours && is_segment {
-            return Ok(Some(file));
+            return Ok(Spooled::Good(file));
         }
-        tracing::warn!("{} is of no use any more: fetched again", path.display());
+        tracing::warn!("{} is of no use: removed", path.display());
         durable::remove(path)?;
-        Ok(None)
+        Ok(Spooled::Useless)
     }
 
     /// Remembers what PostgreSQL got last.

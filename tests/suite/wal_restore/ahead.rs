@@ -81,6 +81,39 @@ fn a_spool_file_that_is_not_what_it_should_be_is_fetched_again() {
     }
 }
 
+/// What comes good may still be nothing that a spool may keep.
+#[test]
+fn a_segment_that_the_spool_refuses_is_asked_for_once_and_ends_the_prefetch() {
+    let home = archive([1, 3, 4]);
+    // Of a PostgreSQL that is not known yet.
+    let unknown = segment(2).magic(0xD1F0);
+    put(&home.incoming(), &unknown.name(), &unknown.bytes());
+    home.archive().exits(0);
+    let script = home.script(
+        "count",
+        "echo \"$*\" >>{root}/requests; exec {root}/walarch -c {root}/barman.conf \"$@\"",
+    );
+    symlink(Walarch.program(), home.root().join("walarch")).unwrap();
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let options = ["-p", "2", "--remote-program", script.to_str().unwrap()];
+    database.restore(&sshd, &options, FIRST);
+    let requests = || {
+        let requests = fs::read_to_string(home.root().join("requests")).unwrap();
+        requests.matches(&unknown.name()).count()
+    };
+    wait_for("the prefetch", || (requests() > 0).then_some(()));
+    wait_for("its end", || {
+        let lock = File::open(database.spooled().join(".lock")).ok()?;
+        lock.try_lock().ok()
+    });
+    assert_eq!(requests(), 1);
+    assert_eq!(database.spooled_segments(), [""; 0]);
+    let restored = database.restore(&sshd, &options, &unknown.name());
+    assert!(restored == unknown.bytes());
+    assert_eq!(requests(), 2);
+}
+
 #[test]
 fn the_spool_of_another_recovery_is_not_used() {
     let (home, sshd, database) = filled_spool();
