@@ -131,8 +131,12 @@ impl RestoreError {
                 Trouble::Connection
             }
             RestoreError::Storage(_) => Trouble::Damage,
-            RestoreError::Fetch(FetchError::Remote { status, .. }) => match status {
-                1 => Trouble::Absent,
+            RestoreError::Fetch(FetchError::Remote {
+                status, sent_bytes, ..
+            }) => match (status, sent_bytes) {
+                (1, 0) => Trouble::Absent,
+                // Of a file that is not there nothing can have come.
+                (1, _) => Trouble::Damage,
                 _ => Trouble::Remote(*status),
             },
             RestoreError::Fetch(_) => Trouble::Connection,
@@ -144,6 +148,13 @@ impl RestoreError {
     /// What the operator can do about it; `None` where the text says it already.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            RestoreError::Fetch(FetchError::Remote {
+                status: 1,
+                sent_bytes: 1..,
+                ..
+            }) => {
+                "the file, or a part of it, is there: run get-wal on the backup host to see what is wrong with it"
+            }
             RestoreError::NotFound { .. } | RestoreError::Fetch(_) => return None,
             RestoreError::Damaged { .. } => {
                 "nothing was delivered; if another copy exists, put it in the place of this one"

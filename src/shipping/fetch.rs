@@ -29,6 +29,8 @@ pub enum FetchError {
         program: String,
         /// Its exit status.
         status: u8,
+        /// What it had sent before.
+        sent_bytes: u64,
     },
 }
 
@@ -41,6 +43,7 @@ pub struct RemoteOutput {
     output: PatientReader,
     program: String,
     patience: Duration,
+    received_bytes: u64,
     is_over: bool,
 }
 
@@ -65,6 +68,7 @@ impl RemoteOutput {
             output: PatientReader::new(OwnedFd::from(output), patience),
             program: program.to_owned(),
             patience,
+            received_bytes: 0,
             is_over: false,
         })
     }
@@ -78,6 +82,7 @@ impl RemoteOutput {
             (_, Some(code)) => Err(FetchError::Remote {
                 program: self.program.clone(),
                 status: u8::try_from(code).unwrap_or(u8::MAX),
+                sent_bytes: self.received_bytes,
             }),
             (_, None) => Err(broken(io::Error::other(killed(status)))),
         }
@@ -101,10 +106,12 @@ impl Read for RemoteOutput {
         }
         match self.output.read(buffer) {
             Ok(0) => self.conclude().map(|()| 0).map_err(io::Error::other),
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(io::Error::other(broken(error)))
+            Ok(count) => {
+                self.received_bytes += count as u64;
+                Ok(count)
             }
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => Err(io::Error::other(broken(error))),
         }
     }
 }
