@@ -265,9 +265,58 @@ fn what_a_remote_barman_delivers_of_a_damaged_file_is_found_out() {
     for keep in [0, stored.len() / 2] {
         fs::write(home.archived(FIRST), &stored[..keep]).unwrap();
         let arguments = [HOST, "main", FIRST, "pg_wal/RECOVERYXLOG"];
-        let run = database.run(Walarch, &sshd, &arguments);
-        assert!(run.code != 0, "{run:?}");
-        assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        for options in [&[][..], &["-P"]] {
+            let arguments = [options, &arguments].concat();
+            let run = database.run(Walarch, &sshd, &arguments).exits(4);
+            assert!(run.stderr.contains(FIRST), "{run:?}");
+            assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn an_incomplete_segment_is_filled_up_whoever_sends_it() {
+    let home = archive([1]);
+    let (second, whole) = (segment(2).name(), segment(2).bytes());
+    let mut expected = whole[..100_000].to_vec();
+    expected.resize(whole.len(), 0);
+    let database = DatabaseHost::new();
+    for remote in [Walarch, Barman] {
+        let sshd = Sshd::start(&home, remote);
+        put(
+            &home.streaming(),
+            &format!("{second}.partial"),
+            &whole[..100_000],
+        );
+        assert!(database.restore(&sshd, &["-P"], &second) == expected);
+        assert!(database.restore(&sshd, &["-P"], FIRST) == segment(1).bytes());
+    }
+}
+
+#[test]
+fn a_far_end_that_fails_behind_the_first_byte_does_not_mean_that_there_is_no_file() {
+    let home = archive([1]);
+    fs::write(home.root().join("some"), segment(1).bytes()).unwrap();
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    for (body, code) in [
+        ("head -c 500000 {root}/some; exit 1", 4),
+        ("echo This account is currently not available.; exit 1", 4),
+        ("exit 1", 1),
+    ] {
+        let script = home.script("broken", body);
+        let program = ["--remote-program", script.to_str().unwrap()];
+        for options in [&[][..], &["-P"]] {
+            let arguments = [
+                &program[..],
+                options,
+                &[HOST, "main", FIRST, "pg_wal/RECOVERYXLOG"],
+            ]
+            .concat();
+            let run = database.run(Walarch, &sshd, &arguments).exits(code);
+            assert_eq!(run.stderr.contains("HINT: "), code == 4, "{run:?}");
+            assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        }
     }
 }
 
