@@ -19,6 +19,13 @@ pub enum RestoreError {
         /// The server.
         server: String,
     },
+    /// The partial segment is empty or full of zeros: a receiver has made room for it, and got nothing yet. Where there is
+    /// no other, that is no better than none.
+    #[error("{location} holds no WAL yet")]
+    NothingReceived {
+        /// The file.
+        location: String,
+    },
     /// The stored bytes are not what was once stored.
     #[error("{location} is damaged: {source}")]
     Damaged {
@@ -118,7 +125,7 @@ impl RestoreError {
     /// What kind of trouble this is.
     pub fn trouble(&self) -> Trouble {
         match self {
-            RestoreError::NotFound { .. } => Trouble::Absent,
+            RestoreError::NotFound { .. } | RestoreError::NothingReceived { .. } => Trouble::Absent,
             RestoreError::Unreadable { source, .. } if is_about_connection(source) => {
                 Trouble::Connection
             }
@@ -155,7 +162,9 @@ impl RestoreError {
             }) => {
                 "the file, or a part of it, is there: run get-wal on the backup host to see what is wrong with it"
             }
-            RestoreError::NotFound { .. } | RestoreError::Fetch(_) => return None,
+            RestoreError::NotFound { .. }
+            | RestoreError::NothingReceived { .. }
+            | RestoreError::Fetch(_) => return None,
             RestoreError::Damaged { .. } => {
                 "nothing was delivered; if another copy exists, put it in the place of this one"
             }

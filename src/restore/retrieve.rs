@@ -97,7 +97,14 @@ impl Retriever<'_> {
             if is_no_substitute || unusable.contains(&candidate) {
                 continue;
             }
-            let delivered = self.deliver(&candidate, request, &mut delivery, notice);
+            let delivered = match self.deliver(&candidate, request, &mut delivery, notice) {
+                // What PostgreSQL is told of a partial segment that is not there yet is true of this one, too.
+                Err(error @ RestoreError::NothingReceived { .. }) if !delivery.is_spoiled => {
+                    notice(&Notice::Unusable(&error));
+                    Ok(false)
+                }
+                delivered => delivered,
+            };
             let is_over = match &delivered {
                 Ok(is_there) => *is_there,
                 Err(RestoreError::Outlet { .. } | RestoreError::Encoder { .. }) => true,
@@ -186,15 +193,14 @@ impl Retriever<'_> {
         candidate: &Candidate,
         request: &Request<'n>,
     ) -> Result<Plain<'n>, RestoreError> {
-        let fills =
-            candidate.name.kind() == WalKind::Partial && request.name.kind() == WalKind::Segment;
+        let is_incomplete = candidate.name.kind() == WalKind::Partial;
         let (decoder, validation) = (self.decoder, self.validation);
         Plain::new(
             decoder,
             validation,
             opened,
             compression,
-            fills,
+            is_incomplete,
             request.name,
         )
     }
