@@ -135,7 +135,7 @@ pub(super) fn run_remote(args: &WalRestoreArgs, is_process: bool, output: &Outpu
             Some(_) => Some("--bzip2"),
             None => args.keep_compression.then_some("--keep-compression"),
         },
-        system_identifier: system_identifier(&wal),
+        system_identifier: system_identifier(wal.wal_dest),
     };
     // Whatever decides over what comes.
     let identity = format!("{host:?} {}", wal.server_name);
@@ -175,7 +175,8 @@ pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool,
     };
     let identity = format!("local {configuration} {}", server.name);
     let mut restored = Ok(());
-    with_retriever(&server, &parts, false, |retriever| {
+    let cluster = system_identifier(wal.wal_dest);
+    with_retriever(&server, &parts, false, cluster, |retriever| {
         restored = Restoring {
             source: retriever,
             identity,
@@ -211,8 +212,9 @@ fn test(mut command: Command, output: &Output) {
     }
 }
 
-fn system_identifier(wal: &WalToRestore<'_>) -> Option<u64> {
-    let data_directory = data_directory(wal.wal_dest).ok()?;
+/// That of the cluster that the file is for, if it is for one.
+pub(super) fn system_identifier(wal_dest: &Path) -> Option<u64> {
+    let data_directory = data_directory(wal_dest).ok()?;
     cluster_identifier(&data_directory)
 }
 

@@ -1,6 +1,7 @@
 //! Why a WAL file could not be given back, told apart by what the caller has to do next.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::codec::CodecError;
 use crate::shipping::FetchError;
@@ -18,6 +19,20 @@ pub enum RestoreError {
         name: WalName,
         /// The server.
         server: String,
+    },
+    /// The directory that should hold the archive does not exist.
+    #[error("{} does not exist", directory.display())]
+    NoArchive {
+        /// `wals_directory`
+        directory: PathBuf,
+    },
+    /// The file is in no place, and xlogdb says that it was archived.
+    #[error("{location} is gone, though {} lists it", catalog.display())]
+    Vanished {
+        /// Where it should be.
+        location: String,
+        /// xlogdb.
+        catalog: PathBuf,
     },
     /// The partial segment is empty or full of zeros: a receiver has made room for it, and got nothing yet. Where there is
     /// no other, that is no better than none.
@@ -113,7 +128,7 @@ pub enum Trouble {
     Damage,
     /// The configuration, or a program it names, is at fault.
     Configuration,
-    /// The storage, or the backup host, does not answer.
+    /// The storage, or the backup host, does not answer, or is not there.
     Connection,
     /// The command on the backup host ended with this status.
     Remote(u8),
@@ -129,7 +144,9 @@ impl RestoreError {
             RestoreError::Unreadable { source, .. } if is_about_connection(source) => {
                 Trouble::Connection
             }
-            RestoreError::Damaged { .. }
+            RestoreError::NoArchive { .. } => Trouble::Connection,
+            RestoreError::Vanished { .. }
+            | RestoreError::Damaged { .. }
             | RestoreError::Invalid { .. }
             | RestoreError::Undecryptable { .. }
             | RestoreError::NoPassphrase { .. }
@@ -165,6 +182,12 @@ impl RestoreError {
             RestoreError::NotFound { .. }
             | RestoreError::NothingReceived { .. }
             | RestoreError::Fetch(_) => return None,
+            RestoreError::NoArchive { .. } => {
+                "is its file system mounted, and wals_directory right?"
+            }
+            RestoreError::Vanished { .. } => {
+                "if a copy exists, put it there; if the file was removed on purpose, rebuild-xlogdb takes it off the list"
+            }
             RestoreError::Damaged { .. } => {
                 "nothing was delivered; if another copy exists, put it in the place of this one"
             }

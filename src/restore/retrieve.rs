@@ -9,6 +9,7 @@ use super::delivery::Delivery;
 use super::outlet::Outlet;
 use super::places::{Candidate, Places};
 use super::plain::{HELD_SIZE_BYTES, Opened, Plain};
+use crate::catalog::Catalog;
 use crate::codec::{CodecError, Decoder};
 use crate::config::Compression;
 use crate::storage::{Recognition, WalStorageStrategy};
@@ -20,6 +21,10 @@ pub struct Retriever<'a> {
     pub server_name: &'a str,
     /// The archive.
     pub storage: &'a dyn WalStorageStrategy,
+    /// The directory that it is in, if it is one of this host.
+    pub root: Option<&'a Path>,
+    /// What it should hold.
+    pub catalog: &'a Catalog,
     /// `incoming_wals_directory`
     pub incoming: &'a Path,
     /// `streaming_wals_directory`
@@ -79,8 +84,8 @@ impl Retriever<'_> {
     ///
     /// # Errors
     ///
-    /// [`RestoreError::NotFound`] when there is none; what is wrong with the first one when there are only bad ones. The
-    /// outlet is not finished then.
+    /// [`RestoreError::NotFound`] when there is none and none should be there; what is wrong with the first one when
+    /// there are only bad ones. The outlet is not finished then.
     pub fn get(
         &self,
         request: &Request<'_>,
@@ -129,10 +134,39 @@ impl Retriever<'_> {
                 }
             }
         }
-        Err(first_error.unwrap_or_else(|| RestoreError::NotFound {
-            name: request.name.clone(),
+        Err(first_error.unwrap_or_else(|| self.absence_of(request.name)))
+    }
+
+    /// Why a file is in no place. To PostgreSQL "not found" is the end of the archive, so it is said only of what was
+    /// never there.
+    fn absence_of(&self, name: &WalName) -> RestoreError {
+        if let Some(root) = self.root.filter(|root| !root.is_dir()) {
+            return RestoreError::NoArchive {
+                directory: root.to_owned(),
+            };
+        }
+        // What a bucket is asked for on a database host is listed, if anywhere, on another one.
+        if !self.only_archive && self.is_listed(name) {
+            return RestoreError::Vanished {
+                location: self.storage.location(name),
+                catalog: self.catalog.path().to_owned(),
+            };
+        }
+        RestoreError::NotFound {
+            name: name.clone(),
             server: self.server_name.to_owned(),
-        }))
+        }
+    }
+
+    fn is_listed(&self, name: &WalName) -> bool {
+        let mut is_listed = false;
+        let visited = self
+            .catalog
+            .visit_names(|listed| is_listed |= listed == name.as_str());
+        if let Err(error) = visited {
+            tracing::warn!("{error}");
+        }
+        is_listed
     }
 
     /// False when the candidate is not there.
