@@ -6,9 +6,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::patience::{PatientReader, end, wait_for_end};
+use super::ssh::BackupHost;
 
 /// ssh's own exit status when there is no connection, or none any more (ssh(1)).
 const SSH_FAILED: i32 = 255;
+
+/// How much is kept of what a test prints over there.
+const ANSWER_SIZE_MAX_BYTES: u64 = 1 << 20;
 
 /// Why a command on the backup host gave nothing, or not everything.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,38 @@ impl RemoteOutput {
             (_, None) => Err(broken(io::Error::other(killed(status)))),
         }
     }
+}
+
+/// What a command on the backup host says, on either stream, and how it ends: ssh's own 255 included.
+///
+/// # Errors
+///
+/// [`FetchError::NotStarted`], and [`FetchError::Connection`] when nothing comes back in time.
+pub fn answer(host: &BackupHost, words: &[&str]) -> Result<(String, u8), FetchError> {
+    let (reader, writer) = io::pipe().map_err(FetchError::NotStarted)?;
+    let mut command = host.command(words);
+    let spawned = writer.try_clone().and_then(|both| {
+        command
+            .stdin(Stdio::null())
+            .stdout(both)
+            .stderr(writer)
+            .spawn()
+    });
+    // The command holds the writing ends, and so long there is no end to be read.
+    drop(command);
+    let mut child = spawned.map_err(FetchError::NotStarted)?;
+    let mut answer = Vec::new();
+    let read = PatientReader::new(OwnedFd::from(reader), host.timeout)
+        .take(ANSWER_SIZE_MAX_BYTES)
+        .read_to_end(&mut answer);
+    if let Err(error) = read {
+        end(&mut child);
+        return Err(broken(error));
+    }
+    let status = wait_for_end(&mut child, host.timeout).map_err(broken)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    let code = code.ok_or_else(|| broken(io::Error::other(killed(status))))?;
+    Ok((String::from_utf8_lossy(&answer).into_owned(), code))
 }
 
 fn broken(reason: io::Error) -> FetchError {
