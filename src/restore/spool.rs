@@ -3,12 +3,14 @@
 //! One directory for each recovery: who restores which server from where into which data directory. Nobody else may
 //! write to it. It lasts until the machine is started anew, because what is in it was never made durable.
 
+mod sweep;
+
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 
@@ -22,9 +24,6 @@ use crate::wal::{
 
 /// What was fetched longer ago is fetched again: the archive may be another one by now.
 const AGE_MAX: Duration = Duration::from_secs(3600);
-
-/// The directories of recoveries that have been quiet for so long are removed.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 /// Changes with every start of the system (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -64,7 +63,7 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made, or belongs to or can be changed by somebody else.
+    /// When the directory cannot be made, or it, or `root`, belongs to or can be changed by somebody else.
     pub fn open(
         root: &Path,
         server: &str,
@@ -82,6 +81,7 @@ impl Spool {
         if !root.is_dir() {
             create_private(root)?;
         }
+        check_root(root)?;
         let is_new = match create_private(&directory) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             other => other.map(|()| true)?,
@@ -99,7 +99,7 @@ impl Spool {
             write_small(&spool.path(SESSION), session.as_bytes())?;
         }
         if is_new {
-            sweep(root);
+            sweep::sweep(root);
         }
         Ok(spool)
     }
@@ -270,42 +270,32 @@ fn create_private(path: &Path) -> io::Result<()> {
 fn check_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     let is_ours = metadata.is_dir() && metadata.uid() == geteuid().as_raw();
-    if is_ours && metadata.mode() & 0o022 == 0 {
+    if is_ours && metadata.mode() & OTHERS_WRITE == 0 {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        "it belongs to, or can be changed by, somebody else",
-    ))
+    Err(foreign())
 }
 
-/// Removes the spools of recoveries that are over. What cannot be removed stays.
-fn sweep(root: &Path) {
-    let Ok(entries) = fs::read_dir(root) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let directory = entry.path();
-        let is_spool = directory.join(SESSION).is_file() && check_private(&directory).is_ok();
-        let changed = fs::symlink_metadata(&directory).and_then(|metadata| metadata.modified());
-        let is_forgotten = changed
-            .ok()
-            .and_then(|changed| SystemTime::now().duration_since(changed).ok())
-            .is_some_and(|age| age > FORGOTTEN);
-        if !is_spool || !is_forgotten {
-            continue;
-        }
-        let spool = Spool {
-            directory: directory.clone(),
-            system_identifier: None,
-        };
-        // Where somebody still works, it is not forgotten.
-        let Ok(Some(_lock)) = spool.lock() else {
-            continue;
-        };
-        if spool.clear().is_ok() {
-            let _ = durable::remove(&spool.path(LOCK));
-            let _ = durable::remove_directory(&directory);
-        }
+/// Whoever may rename a spool can put another one in its place, between a look at it and its use. The sticky bit keeps
+/// others away from what is ours (inode(7)).
+fn check_root(root: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(root)?;
+    let is_trusted = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
+    if is_trusted && (metadata.mode() & OTHERS_WRITE == 0 || metadata.mode() & STICKY != 0) {
+        return Ok(());
     }
+    Err(foreign())
+}
+
+/// The group and everybody (inode(7)).
+const OTHERS_WRITE: u32 = 0o022;
+
+/// `S_ISVTX` (inode(7)).
+const STICKY: u32 = 0o1000;
+
+fn foreign() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "it belongs to, or can be changed by, somebody else",
+    )
 }
