@@ -56,6 +56,8 @@ pub enum RestoreError {
         location: String,
         /// What was asked for.
         name: WalName,
+        /// Where the file comes from.
+        origin: Origin,
         /// The evidence.
         fault: WalFault,
     },
@@ -117,6 +119,15 @@ pub enum RestoreError {
         /// What failed.
         source: CodecError,
     },
+}
+
+/// Where a file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An archive whose configuration is ours to change.
+    Archive,
+    /// A backup host, over ssh.
+    BackupHost,
 }
 
 /// What kind of trouble it is.
@@ -191,10 +202,16 @@ impl RestoreError {
             RestoreError::Damaged { .. } => {
                 "nothing was delivered; if another copy exists, put it in the place of this one"
             }
-            RestoreError::Invalid { .. } => {
-                "nothing was delivered; is this the right server? validate_wal = \"off\" in \
-                 walarch.toml delivers it as it is"
-            }
+            RestoreError::Invalid { origin, .. } => match origin {
+                Origin::Archive => {
+                    "nothing was delivered; is this the right server? validate_wal = \"off\" in \
+                     walarch.toml delivers it as it is"
+                }
+                Origin::BackupHost => {
+                    "nothing was delivered; is this the right server of the right backup host? \
+                     get-wal there shows what is in its archive"
+                }
+            },
             RestoreError::Undecryptable { .. } => {
                 "does this user have the key, is encryption_passphrase_command right, is the file whole?"
             }

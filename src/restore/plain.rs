@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::sync::mpsc;
 use std::thread;
 
-use super::RestoreError;
 use super::checked::{Checked, Validation};
 use super::delivery::{Delivery, PIECE_SIZE_BYTES};
+use super::error::{Origin, RestoreError};
 use crate::codec::{CodecError, Decoder, Encoding};
 use crate::config::Compression;
 use crate::wal::{WalFault, WalKind, WalName};
@@ -23,6 +23,7 @@ type Stream = Box<dyn Read + Send>;
 /// A stored file without its encryption, about to be read.
 pub(super) struct Opened {
     pub(super) location: String,
+    pub(super) origin: Origin,
     /// Encrypted, and no passphrase is known: whether it can be read shows only at the attempt.
     pub(super) is_locked: bool,
     pub(super) head: Vec<u8>,
@@ -33,6 +34,7 @@ pub(super) struct Opened {
 pub(super) struct Plain<'a> {
     pub(super) checked: Checked<Stream>,
     location: String,
+    origin: Origin,
     is_locked: bool,
     name: &'a WalName,
     is_incomplete: bool,
@@ -59,6 +61,7 @@ impl<'a> Plain<'a> {
         Ok(Plain {
             checked: Checked::new(stream, name, is_incomplete),
             location: opened.location,
+            origin: opened.origin,
             is_locked: opened.is_locked,
             name,
             is_incomplete,
@@ -87,6 +90,7 @@ impl<'a> Plain<'a> {
         RestoreError::Invalid {
             location: self.location.clone(),
             name: self.name.clone(),
+            origin: self.origin,
             fault,
         }
     }

@@ -7,7 +7,7 @@ use super::checked::Validation;
 use super::delivery::Delivery;
 use super::outlet::FileOutlet;
 use super::plain::{Opened, Plain};
-use super::{RestoreError, Trouble, WalSource};
+use super::{Origin, RestoreError, Trouble, WalSource};
 use crate::codec::{CodecOptions, Decoder, identify_compression, peek_head};
 use crate::shipping::{BackupHost, RemoteOutput};
 use crate::wal::{WalKind, WalName};
@@ -72,6 +72,7 @@ impl Remote<'_> {
         let (head, stream) = peek_head(Box::new(output)).map_err(failed)?;
         let opened = Opened {
             location: location.clone(),
+            origin: Origin::BackupHost,
             is_locked: false,
             head,
             stream,

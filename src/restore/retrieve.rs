@@ -3,9 +3,9 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use super::RestoreError;
 use super::checked::Validation;
 use super::delivery::Delivery;
+use super::error::{Origin, RestoreError};
 use super::outlet::Outlet;
 use super::places::{Candidate, Places};
 use super::plain::{HELD_SIZE_BYTES, Opened, Plain};
@@ -214,6 +214,7 @@ impl Retriever<'_> {
             .map_err(|error| RestoreError::decoding(&location, name, without_passphrase, error))?;
         Ok(Some(Opened {
             location,
+            origin: Origin::Archive,
             is_locked: clear.was_encrypted && without_passphrase,
             head: clear.head,
             stream: clear.stream,
