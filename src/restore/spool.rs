@@ -299,3 +299,42 @@ fn foreign() -> io::Error {
         "it belongs to, or can be changed by, somebody else",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    /// A segment of 1 MiB, the second one of timeline 1, as far as anybody looks at it.
+    fn write_segment(path: &Path, modified: SystemTime) {
+        let mut page = vec![0x10, 0xD1, 0x02, 0x00, 1, 0, 0, 0];
+        page.extend((2u64 << 20).to_le_bytes());
+        page.extend([0; 8]);
+        page.extend(7u64.to_le_bytes());
+        page.extend((1u32 << 20).to_le_bytes());
+        page.extend(8192u32.to_le_bytes());
+        page.resize(1 << 20, 0);
+        fs::write(path, page).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(modified).unwrap();
+    }
+
+    #[test]
+    fn a_segment_is_accepted_once_it_is_here_or_was_delivered() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "main", "a test", Some(7)).unwrap();
+        let name = WalName::parse("000000010000000000000002").unwrap();
+        let path = spool.segment(&name);
+        // It was taken away already.
+        assert!(spool.accepts(&name) && !spool.holds(&name));
+        let (now, an_hour) = (SystemTime::now(), AGE_MAX);
+        write_segment(&path, now);
+        assert!(spool.accepts(&name) && spool.holds(&name));
+        // Of long ago, and of a clock that is ahead of ours.
+        for modified in [now - 2 * an_hour, now + an_hour] {
+            write_segment(&path, modified);
+            assert!(!spool.accepts(&name));
+            assert!(!path.exists());
+        }
+    }
+}
