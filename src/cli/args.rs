@@ -141,6 +141,7 @@ pub(super) enum Command {
     ///
     /// The input is a tar stream with the file and its checksum in SHA256SUMS or MD5SUMS, as wal-archive and
     /// barman-wal-archive send it. Exit code 0 means that a good copy is durable.
+    #[command(infer_long_args = true, args_override_self = true)]
     PutWal(PutWalArgs),
 
     /// Send a WAL file to the backup host by ssh, for use as PostgreSQL's archive_command
@@ -148,7 +149,12 @@ pub(super) enum Command {
     /// 'walarch wal-archive BARMAN_HOST SERVER %p' runs `barman put-wal SERVER` on the backup host. Under the name
     /// barman-wal-archive the program is this command. Exit codes: 0 the file is durable there, 2 a
     /// failure on this host, 3 a failure of the connection, else that of the remote command.
-    #[command(version, disable_version_flag = true, args_override_self = true)]
+    #[command(
+        version,
+        disable_version_flag = true,
+        infer_long_args = true,
+        args_override_self = true
+    )]
     WalArchive(WalArchiveArgs),
 
     /// Receive a server's WAL by streaming replication, or set that up
@@ -216,6 +222,7 @@ pub(super) enum Command {
     ///
     /// Exit codes: 0 delivered, 1 not found, 2 usage, 3 no name of a WAL file or output not writable, 4 found but
     /// damaged, unreadable or undecryptable, 5 configuration, 6 storage not reachable.
+    #[command(infer_long_args = true, args_override_self = true)]
     GetWal(GetWalArgs),
 
     /// Get a WAL file from the backup host by ssh, for use as PostgreSQL's restore_command
@@ -230,6 +237,8 @@ pub(super) enum Command {
     #[command(
         version,
         disable_version_flag = true,
+        infer_long_args = true,
+        args_override_self = true,
         override_usage = "walarch wal-restore [OPTIONS] BARMAN_HOST SERVER_NAME WAL_NAME WAL_DEST\n       \
         walarch wal-restore [OPTIONS] --local SERVER_NAME WAL_NAME WAL_DEST"
     )]
@@ -267,6 +276,7 @@ pub(super) enum Command {
     /// bucket; different content under its name is an error, and nothing is ever overwritten. With -p, files that
     /// PostgreSQL has ready are sent at the same time and remembered.
     #[cfg(feature = "cloud")]
+    #[command(infer_long_args = true, args_override_self = true)]
     CloudWalArchive {
         /// The server's section in the configuration
         #[arg(value_name = "SERVER")]
@@ -285,6 +295,7 @@ pub(super) enum Command {
     /// every other one but 0 that this could not be found out, or that the file cannot be used. In a recovery to a target those are
     /// above 125, so that PostgreSQL stops instead of ending its recovery too early.
     #[cfg(feature = "cloud")]
+    #[command(infer_long_args = true, args_override_self = true)]
     CloudWalRestore(CloudWalRestoreArgs),
 
     /// List the configured servers

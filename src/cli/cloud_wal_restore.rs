@@ -8,7 +8,7 @@ use super::exit_code::ExitCode;
 use super::get_wal::{report, with_retriever};
 use super::output::Output;
 use super::servers::select_one_to_read;
-use super::wal_restore::{CONNECTION, How, Restoring, WalToRestore};
+use super::wal_restore::{CONNECTION, How, Restoring, WalToRestore, system_identifier};
 use crate::config::{Config, WalsDirectory};
 use crate::restore::{FileOutlet, RestoreError, Retriever, Trouble, WalSource, data_directory};
 use crate::wal::WalName;
@@ -70,7 +70,8 @@ pub(super) fn run(config: Config, args: &CloudWalRestoreArgs, is_process: bool, 
         }
     };
     let parallel = args.parallel.unwrap_or(server.cloud.wal_restore_parallel);
-    with_retriever(&server, &parts, true, |retriever| {
+    let cluster = system_identifier(&args.wal_dest);
+    with_retriever(&server, &parts, true, cluster, |retriever| {
         let restored = Restoring {
             source: &Bucket {
                 retriever,

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::servers::select_one_to_read;
 use crate::archiver;
 use crate::codec::Decoder;
-use crate::config::{Compression, Config, ServerConfig};
+use crate::config::{Compression, Config, ServerConfig, WalsDirectory};
 use crate::restore::{
     FileOutlet, Form, Notice, Outlet, Request, RestoreError, Retriever, StreamOutlet, Trouble,
     Validation,
@@ -77,7 +77,7 @@ pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
         output.error(&format!("'{name}' is not a valid wal file name{requester}"));
         return output.exit_with(ExitCode::Unwritable);
     };
-    with_retriever(&server, &parts, false, |retriever| match args.peek {
+    with_retriever(&server, &parts, false, None, |retriever| match args.peek {
         Some(limit) => {
             // A reader that went away wants no more names.
             let _ = retriever.peek(&name, limit, &mut |name| {
@@ -89,21 +89,29 @@ pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
     });
 }
 
-/// Puts together what finds and decodes a server's WAL, in the archive alone or in the queues as well.
+/// Puts together what finds and decodes a server's WAL, in the archive alone or in the queues as well. `cluster` is the
+/// system identifier of the cluster that the WAL is for, where that is known better than from the archive's own records.
 pub(super) fn with_retriever(
     server: &ServerConfig,
     parts: &Parts,
     only_archive: bool,
+    cluster: Option<u64>,
     work: impl FnOnce(&Retriever<'_>),
 ) {
     let decoder = Decoder::new(server);
     let recognition = Recognition::new(server);
     let validation = server.own.validate_wal.then(|| Validation {
-        system_identifier: known_system_identifier(server),
+        system_identifier: cluster.or_else(|| known_system_identifier(server)),
     });
+    let root = match &server.wals_directory {
+        WalsDirectory::Local(root) => Some(root.as_path()),
+        WalsDirectory::Cloud(_) => None,
+    };
     work(&Retriever {
         server_name: &server.name,
         storage: &*parts.storage,
+        root,
+        catalog: &parts.catalog,
         incoming: &server.incoming_wals_directory,
         streaming: &server.streaming_wals_directory,
         only_archive,

@@ -19,6 +19,7 @@ use crate::restore::{
     Ahead, FileOutlet, Outlet, Remote, RestoreError, Spool, Trouble, WalSource, cluster_identifier,
     data_directory, outlet_for, prefetch, restore, works_for_pg_rewind,
 };
+use crate::shipping::{BackupHost, FetchError, answer};
 use crate::wal::WalName;
 
 #[derive(Debug, clap::Args)]
@@ -117,8 +118,7 @@ pub(super) fn run_remote(args: &WalRestoreArgs, is_process: bool, output: &Outpu
     let wal = args.wal();
     let host = args.ssh.backup_host(wal.barman_host.unwrap_or_default());
     if args.test {
-        let words = ["get-wal", "--test", wal.server_name, "dummy_wal_name"];
-        return test(host.command(&words), output);
+        return test(&host, wal.server_name, output);
     }
     if let Some(compression) = deprecated(args) {
         output.line(&format!(
@@ -135,7 +135,7 @@ pub(super) fn run_remote(args: &WalRestoreArgs, is_process: bool, output: &Outpu
             Some(_) => Some("--bzip2"),
             None => args.keep_compression.then_some("--keep-compression"),
         },
-        system_identifier: system_identifier(&wal),
+        system_identifier: system_identifier(wal.wal_dest),
     };
     // Whatever decides over what comes.
     let identity = format!("{host:?} {}", wal.server_name);
@@ -175,7 +175,8 @@ pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool,
     };
     let identity = format!("local {configuration} {}", server.name);
     let mut restored = Ok(());
-    with_retriever(&server, &parts, false, |retriever| {
+    let cluster = system_identifier(wal.wal_dest);
+    with_retriever(&server, &parts, false, cluster, |retriever| {
         restored = Restoring {
             source: retriever,
             identity,
@@ -192,27 +193,29 @@ pub(super) fn run_local(config: Config, args: &WalRestoreArgs, is_process: bool,
 }
 
 /// Passes on what the other end says, and how it ends.
-fn test(mut command: Command, output: &Output) {
-    match command.stdin(Stdio::null()).output() {
-        Ok(said) => {
-            let mut text = String::from_utf8_lossy(&said.stdout).into_owned();
-            text.push_str(&String::from_utf8_lossy(&said.stderr));
+fn test(host: &BackupHost, server_name: &str, output: &Output) {
+    match answer(host, &["get-wal", "--test", server_name, "dummy_wal_name"]) {
+        Ok((text, code)) => {
             output.line(&text);
-            let code = said.status.code().and_then(|code| u8::try_from(code).ok());
             output.exit_with(match code {
-                Some(0) => ExitCode::Success,
-                code => ExitCode::Status(code.unwrap_or(u8::MAX)),
+                0 => ExitCode::Success,
+                code => ExitCode::Status(code),
             });
         }
-        Err(error) => {
+        Err(FetchError::NotStarted(error)) => {
             output.error(&format!("Impossible to invoke remote get-wal: {error}"));
+            output.exit_with(CONNECTION);
+        }
+        Err(error) => {
+            output.error(&error.to_string());
             output.exit_with(CONNECTION);
         }
     }
 }
 
-fn system_identifier(wal: &WalToRestore<'_>) -> Option<u64> {
-    let data_directory = data_directory(wal.wal_dest).ok()?;
+/// That of the cluster that the file is for, if it is for one.
+pub(super) fn system_identifier(wal_dest: &Path) -> Option<u64> {
+    let data_directory = data_directory(wal_dest).ok()?;
     cluster_identifier(&data_directory)
 }
 

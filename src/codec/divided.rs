@@ -19,7 +19,7 @@ use super::zstd_parts::{
 };
 
 /// How much is read and handed to a decoder at a time. What it becomes is written while it is in the processor's cache.
-const PIECE_SIZE_BYTES: usize = 256 << 10;
+const PIECE_SIZE_BYTES: usize = 128 << 10;
 
 /// More than a stored file is larger than its content.
 const EXCESS_SIZE_BYTES: usize = 256 << 10;

@@ -143,9 +143,10 @@ pub(super) fn checksum(hasher: &XxHash64) -> [u8; CHECKSUM_SIZE_BYTES] {
     [a, b, c, d]
 }
 
-/// Where the first part ends. It is a little larger than the second, which has to wait until it is found.
+/// Where the first part ends. It is a little larger than the second, whose thread has to find it first, and to look at
+/// the checksum at the end.
 fn middle(content_bytes: usize) -> usize {
-    content_bytes / 32 * 17
+    content_bytes / 64 * 35
 }
 
 fn has_header(frame: &[u8], descriptor: u8) -> bool {

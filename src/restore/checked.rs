@@ -3,8 +3,12 @@
 use std::io::{self, Read};
 
 use crate::wal::{
-    LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, find_fault_of_plain,
+    InvalidHistory, LONG_HEADER_SIZE_BYTES, LongPageHeader, TimelineHistory, WalFault, WalKind,
+    WalName, find_fault_of_plain, judge_first_page,
 };
+
+/// More than any history has: a hundred bytes for each promotion.
+const HISTORY_SIZE_MAX_BYTES: usize = 1 << 20;
 
 /// How segments are judged.
 #[derive(Clone, Copy, Debug)]
@@ -16,27 +20,67 @@ pub struct Validation {
 /// Reads a plain WAL file, fills a partial segment up with zeros, and keeps what the judgement needs.
 pub(super) struct Checked<R> {
     inner: R,
+    /// How the file begins; of a history everything.
     head: Vec<u8>,
+    head_max_bytes: usize,
     size_bytes: u64,
+    /// Whether anything but zeros came.
+    has_content: bool,
     fills: bool,
     ended: bool,
 }
 
 impl<R: Read> Checked<R> {
-    /// `fills` means that this is an incomplete segment, wanted under the name of the complete one.
-    pub(super) fn new(inner: R, fills: bool) -> Self {
+    /// `name` is what is wanted; `is_incomplete` means that this is, at best, a partial segment.
+    pub(super) fn new(inner: R, name: &WalName, is_incomplete: bool) -> Self {
+        let head_max_bytes = match name.kind() {
+            WalKind::History => HISTORY_SIZE_MAX_BYTES,
+            WalKind::Segment | WalKind::Partial | WalKind::BackupLabel => LONG_HEADER_SIZE_BYTES,
+        };
         Checked {
             inner,
             head: Vec::with_capacity(LONG_HEADER_SIZE_BYTES),
+            head_max_bytes,
             size_bytes: 0,
-            fills,
+            has_content: false,
+            fills: is_incomplete && name.kind() == WalKind::Segment,
             ended: false,
         }
     }
 
     /// What is wrong, once everything was read. An empty file is wrong even where nothing is validated.
     pub(super) fn fault(&self, name: &WalName, validation: Option<Validation>) -> Option<WalFault> {
-        fault(name, self.size_bytes, &self.head, validation)
+        match validation {
+            Some(Validation { system_identifier }) => {
+                find_fault_of_plain(name, self.size_bytes, &self.head, system_identifier)
+                    .or_else(|| self.fault_of_history(name))
+            }
+            None if name.kind() == WalKind::Partial => None,
+            None => (self.size_bytes == 0).then_some(WalFault::Empty),
+        }
+    }
+
+    /// Whether PostgreSQL could not read a history, and would give its recovery up.
+    fn fault_of_history(&self, name: &WalName) -> Option<WalFault> {
+        let is_whole = self.size_bytes == self.head.len() as u64;
+        if name.kind() != WalKind::History || !is_whole {
+            return None;
+        }
+        match TimelineHistory::parse(name.timeline(), &self.head) {
+            // To PostgreSQL a timeline without ancestors is one.
+            Ok(_) | Err(InvalidHistory::Empty) => None,
+            Err(invalid) => Some(WalFault::History(invalid)),
+        }
+    }
+
+    /// What is wrong with the beginning of a segment, as soon as that has passed by.
+    pub(super) fn fault_of_first_page(&self) -> Option<WalFault> {
+        judge_first_page(&self.head).err().map(WalFault::FirstPage)
+    }
+
+    /// Whether nothing was ever written into what has passed by: it is empty, or room that was made for WAL to come.
+    pub(super) fn is_blank(&self) -> bool {
+        !self.has_content
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -52,8 +96,9 @@ impl<R: Read> Checked<R> {
     }
 
     fn note(&mut self, piece: &[u8]) {
-        let wanted = LONG_HEADER_SIZE_BYTES.saturating_sub(self.head.len());
+        let wanted = self.head_max_bytes.saturating_sub(self.head.len());
         self.head.extend(piece.iter().take(wanted));
+        self.has_content = self.has_content || piece.iter().any(|byte| *byte != 0);
         self.size_bytes += piece.len() as u64;
     }
 }
@@ -75,22 +120,6 @@ impl<R: Read> Read for Checked<R> {
         }
         self.size_bytes += zeros as u64;
         Ok(zeros)
-    }
-}
-
-/// What is wrong with a plain file of this size that begins with `head`.
-pub(super) fn fault(
-    name: &WalName,
-    size_bytes: u64,
-    head: &[u8],
-    validation: Option<Validation>,
-) -> Option<WalFault> {
-    match validation {
-        Some(Validation { system_identifier }) => {
-            find_fault_of_plain(name, size_bytes, head, system_identifier)
-        }
-        None if name.kind() == WalKind::Partial => None,
-        None => (size_bytes == 0).then_some(WalFault::Empty),
     }
 }
 
@@ -116,8 +145,7 @@ mod tests {
     const PARTIAL: &str = "000000010000000000000002.partial";
 
     fn read(stored: &[u8], stored_name: &str, asked: &str) -> (Vec<u8>, Option<WalFault>) {
-        let fills = (stored_name, asked) == (PARTIAL, SEGMENT);
-        let mut checked = Checked::new(stored, fills);
+        let mut checked = Checked::new(stored, &name(asked), stored_name == PARTIAL);
         let mut read = Vec::new();
         checked.read_to_end(&mut read).unwrap();
         let validation = Validation {
@@ -144,6 +172,34 @@ mod tests {
         let (bytes, fault) = read(&page, SEGMENT, SEGMENT);
         assert_eq!(bytes, page);
         assert!(matches!(fault, Some(WalFault::Size { .. })));
+    }
+
+    #[test]
+    fn a_history_is_one_that_postgresql_can_read() {
+        const HISTORY: &str = "00000003.history";
+        for good in [
+            "1\t0/1\treason\n2\t0/2\treason\n",
+            "# nothing\n\n",
+            "\n1 0/1",
+        ] {
+            assert_eq!(read(good.as_bytes(), HISTORY, HISTORY).1, None, "{good:?}");
+        }
+        for bad in ["<html>", "1\t0/1\treason\n3\t0/2\treason\n", "\0\0"] {
+            let fault = read(bad.as_bytes(), HISTORY, HISTORY).1;
+            assert!(matches!(fault, Some(WalFault::History(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_content() {
+        let is_blank = |stored: &[u8]| {
+            let mut checked = Checked::new(stored, &name(SEGMENT), true);
+            io::copy(&mut checked, &mut io::sink()).unwrap();
+            checked.is_blank()
+        };
+        assert!(is_blank(b"") && is_blank(&[0; 100]));
+        assert!(!is_blank(b"\0\0\x01"));
+        assert!(!is_blank(&first_page(1 << 20, 2)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a WAL file could not be given back, told apart by what the caller has to do next.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::codec::CodecError;
 use crate::shipping::FetchError;
@@ -19,6 +20,27 @@ pub enum RestoreError {
         /// The server.
         server: String,
     },
+    /// The directory that should hold the archive does not exist.
+    #[error("{} does not exist", directory.display())]
+    NoArchive {
+        /// `wals_directory`
+        directory: PathBuf,
+    },
+    /// The file is in no place, and xlogdb says that it was archived.
+    #[error("{location} is gone, though {} lists it", catalog.display())]
+    Vanished {
+        /// Where it should be.
+        location: String,
+        /// xlogdb.
+        catalog: PathBuf,
+    },
+    /// The partial segment is empty or full of zeros: a receiver has made room for it, and got nothing yet. Where there is
+    /// no other, that is no better than none.
+    #[error("{location} holds no WAL yet")]
+    NothingReceived {
+        /// The file.
+        location: String,
+    },
     /// The stored bytes are not what was once stored.
     #[error("{location} is damaged: {source}")]
     Damaged {
@@ -34,6 +56,8 @@ pub enum RestoreError {
         location: String,
         /// What was asked for.
         name: WalName,
+        /// Where the file comes from.
+        origin: Origin,
         /// The evidence.
         fault: WalFault,
     },
@@ -97,6 +121,15 @@ pub enum RestoreError {
     },
 }
 
+/// Where a file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An archive whose configuration is ours to change.
+    Archive,
+    /// A backup host, over ssh.
+    BackupHost,
+}
+
 /// What kind of trouble it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -106,7 +139,7 @@ pub enum Trouble {
     Damage,
     /// The configuration, or a program it names, is at fault.
     Configuration,
-    /// The storage, or the backup host, does not answer.
+    /// The storage, or the backup host, does not answer, or is not there.
     Connection,
     /// The command on the backup host ended with this status.
     Remote(u8),
@@ -118,11 +151,13 @@ impl RestoreError {
     /// What kind of trouble this is.
     pub fn trouble(&self) -> Trouble {
         match self {
-            RestoreError::NotFound { .. } => Trouble::Absent,
+            RestoreError::NotFound { .. } | RestoreError::NothingReceived { .. } => Trouble::Absent,
             RestoreError::Unreadable { source, .. } if is_about_connection(source) => {
                 Trouble::Connection
             }
-            RestoreError::Damaged { .. }
+            RestoreError::NoArchive { .. } => Trouble::Connection,
+            RestoreError::Vanished { .. }
+            | RestoreError::Damaged { .. }
             | RestoreError::Invalid { .. }
             | RestoreError::Undecryptable { .. }
             | RestoreError::NoPassphrase { .. }
@@ -131,8 +166,12 @@ impl RestoreError {
                 Trouble::Connection
             }
             RestoreError::Storage(_) => Trouble::Damage,
-            RestoreError::Fetch(FetchError::Remote { status, .. }) => match status {
-                1 => Trouble::Absent,
+            RestoreError::Fetch(FetchError::Remote {
+                status, sent_bytes, ..
+            }) => match (status, sent_bytes) {
+                (1, 0) => Trouble::Absent,
+                // Of a file that is not there nothing can have come.
+                (1, _) => Trouble::Damage,
                 _ => Trouble::Remote(*status),
             },
             RestoreError::Fetch(_) => Trouble::Connection,
@@ -144,14 +183,35 @@ impl RestoreError {
     /// What the operator can do about it; `None` where the text says it already.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            RestoreError::NotFound { .. } | RestoreError::Fetch(_) => return None,
+            RestoreError::Fetch(FetchError::Remote {
+                status: 1,
+                sent_bytes: 1..,
+                ..
+            }) => {
+                "the file, or a part of it, is there: run get-wal on the backup host to see what is wrong with it"
+            }
+            RestoreError::NotFound { .. }
+            | RestoreError::NothingReceived { .. }
+            | RestoreError::Fetch(_) => return None,
+            RestoreError::NoArchive { .. } => {
+                "is its file system mounted, and wals_directory right?"
+            }
+            RestoreError::Vanished { .. } => {
+                "if a copy exists, put it there; if the file was removed on purpose, rebuild-xlogdb takes it off the list"
+            }
             RestoreError::Damaged { .. } => {
                 "nothing was delivered; if another copy exists, put it in the place of this one"
             }
-            RestoreError::Invalid { .. } => {
-                "nothing was delivered; is this the right server? validate_wal = \"off\" in \
-                 walarch.toml delivers it as it is"
-            }
+            RestoreError::Invalid { origin, .. } => match origin {
+                Origin::Archive => {
+                    "nothing was delivered; is this the right server? validate_wal = \"off\" in \
+                     walarch.toml delivers it as it is"
+                }
+                Origin::BackupHost => {
+                    "nothing was delivered; is this the right server of the right backup host? \
+                     get-wal there shows what is in its archive"
+                }
+            },
             RestoreError::Undecryptable { .. } => {
                 "does this user have the key, is encryption_passphrase_command right, is the file whole?"
             }

@@ -3,11 +3,11 @@
 use std::io::Read;
 
 use super::RestoreError;
-use super::checked::{Validation, fault};
+use super::checked::Validation;
 use super::delivery::Delivery;
 use super::plain::{HELD_SIZE_BYTES, Opened};
 use crate::codec::{CodecError, FileInMemory};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, WalName};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, WalName, find_fault_of_plain};
 
 /// The first page of a segment. It is written last of all: without it nothing takes a file for a segment, whenever we
 /// are killed.
@@ -21,7 +21,7 @@ pub(super) enum Attempt {
     Ordinary(Opened),
 }
 
-/// Delivers a zstd file of the usual size where the outlet takes it in any order: that is faster, and if the file has two
+/// Delivers a segment of the usual size, a zstd file, where the outlet takes it in any order: that is faster, and if the file has two
 /// parts, two threads work at it.
 pub(super) fn deliver_in_memory(
     mut opened: Opened,
@@ -67,10 +67,14 @@ pub(super) fn deliver_in_memory(
         }
     }
     let head = file.beginning(LONG_HEADER_SIZE_BYTES);
-    if let Some(fault) = fault(name, size_bytes, head, validation) {
+    let fault = validation.and_then(|Validation { system_identifier }| {
+        find_fault_of_plain(name, size_bytes, head, system_identifier)
+    });
+    if let Some(fault) = fault {
         return Err(RestoreError::Invalid {
             location: opened.location,
             name: name.clone(),
+            origin: opened.origin,
             fault,
         });
     }

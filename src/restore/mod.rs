@@ -28,7 +28,7 @@ mod source;
 mod spool;
 
 pub use checked::Validation;
-pub use error::{RestoreError, Trouble};
+pub use error::{Origin, RestoreError, Trouble};
 pub use outlet::{FileOutlet, Outlet, Place, StreamOutlet};
 pub use prefetch::prefetch;
 pub use recovery::{

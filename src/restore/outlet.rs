@@ -212,7 +212,9 @@ impl FileOutlet {
                 file.rewind()?;
                 io::copy(&mut file, self)?;
                 self.finish()?;
-                durable::remove(path)
+                // The copy is there; what is left of the other goes with the next position.
+                durable::remove(path).unwrap_or_else(|error| tracing::warn!("{error}"));
+                Ok(())
             }
             other => {
                 self.temporary = None;

@@ -4,12 +4,12 @@ use std::io::{self, Read};
 use std::sync::mpsc;
 use std::thread;
 
-use super::RestoreError;
 use super::checked::{Checked, Validation};
 use super::delivery::{Delivery, PIECE_SIZE_BYTES};
+use super::error::{Origin, RestoreError};
 use crate::codec::{CodecError, Decoder, Encoding};
 use crate::config::Compression;
-use crate::wal::WalName;
+use crate::wal::{WalFault, WalKind, WalName};
 
 /// So much is held back from a stream that takes nothing back: a segment of the usual size, so that nothing of a damaged
 /// one gets out. Of a larger one the last half of this stays behind, so that it never arrives complete.
@@ -23,6 +23,7 @@ type Stream = Box<dyn Read + Send>;
 /// A stored file without its encryption, about to be read.
 pub(super) struct Opened {
     pub(super) location: String,
+    pub(super) origin: Origin,
     /// Encrypted, and no passphrase is known: whether it can be read shows only at the attempt.
     pub(super) is_locked: bool,
     pub(super) head: Vec<u8>,
@@ -33,19 +34,21 @@ pub(super) struct Opened {
 pub(super) struct Plain<'a> {
     pub(super) checked: Checked<Stream>,
     location: String,
+    origin: Origin,
     is_locked: bool,
     name: &'a WalName,
+    is_incomplete: bool,
     validation: Option<Validation>,
 }
 
 impl<'a> Plain<'a> {
-    /// `fills` is for [`Checked::new`].
+    /// `is_incomplete` is for [`Checked::new`].
     pub(super) fn new(
         decoder: &Decoder,
         validation: Option<Validation>,
         opened: Opened,
         compression: Option<Compression>,
-        fills: bool,
+        is_incomplete: bool,
         name: &'a WalName,
     ) -> Result<Self, RestoreError> {
         let encoding = Encoding {
@@ -56,10 +59,12 @@ impl<'a> Plain<'a> {
             RestoreError::decoding(&opened.location, name, opened.is_locked, error)
         })?;
         Ok(Plain {
-            checked: Checked::new(stream, fills),
+            checked: Checked::new(stream, name, is_incomplete),
             location: opened.location,
+            origin: opened.origin,
             is_locked: opened.is_locked,
             name,
+            is_incomplete,
             validation,
         })
     }
@@ -71,14 +76,36 @@ impl<'a> Plain<'a> {
 
     /// Judges what has passed by, up to its end.
     pub(super) fn judge(&self) -> Result<(), RestoreError> {
+        if self.is_incomplete && self.checked.is_blank() {
+            let location = self.location.clone();
+            return Err(RestoreError::NothingReceived { location });
+        }
         match self.checked.fault(self.name, self.validation) {
             None => Ok(()),
-            Some(fault) => Err(RestoreError::Invalid {
-                location: self.location.clone(),
-                name: self.name.clone(),
-                fault,
-            }),
+            Some(fault) => Err(self.invalid(fault)),
         }
+    }
+
+    fn invalid(&self, fault: WalFault) -> RestoreError {
+        RestoreError::Invalid {
+            location: self.location.clone(),
+            name: self.name.clone(),
+            origin: self.origin,
+            fault,
+        }
+    }
+
+    /// Before a part leaves for good: nothing does of a file whose beginning tells already that it is of no use.
+    fn judge_beginning(&mut self) -> Result<(), RestoreError> {
+        let is_segment = matches!(self.name.kind(), WalKind::Segment | WalKind::Partial);
+        if !is_segment || self.validation.is_none() {
+            return Ok(());
+        }
+        let Some(fault) = self.checked.fault_of_first_page() else {
+            return Ok(());
+        };
+        self.drain()?;
+        Err(self.invalid(fault))
     }
 
     /// Reads to the end and judges.
@@ -181,6 +208,7 @@ impl<'a> Plain<'a> {
             if filled_bytes < room_bytes {
                 break;
             }
+            self.judge_beginning()?;
             let out_bytes = HELD_SIZE_BYTES / 2;
             delivery.send(buffer.get(..out_bytes).unwrap_or_default())?;
             buffer.copy_within(out_bytes.., 0);

@@ -48,6 +48,7 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
             jobs: jobs.get(),
             at_a_time: 1,
             on_their_way: HashSet::new(),
+            started: HashSet::new(),
             is_over: false,
         };
         let mut position = None;
@@ -57,6 +58,7 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
             if now != position {
                 position = now;
                 last_change = Instant::now();
+                prefetcher.started.clear();
             }
             let Some(position) = &position else {
                 return Ok(());
@@ -80,6 +82,9 @@ struct Prefetcher<'a> {
     jobs: usize,
     at_a_time: usize,
     on_their_way: HashSet<WalName>,
+    /// What was asked for since PostgreSQL got a file last. Nothing is asked for twice: whatever takes a segment away
+    /// from the spool would take the next one as well, and the archive must not be read without end.
+    started: HashSet<WalName>,
     is_over: bool,
 }
 
@@ -107,7 +112,10 @@ impl<'a> Prefetcher<'a> {
             if self.is_over || self.on_their_way.len() >= self.at_a_time {
                 break;
             }
-            if !self.on_their_way.contains(&name) && !self.spool.holds(&name) {
+            if !self.on_their_way.contains(&name)
+                && !self.started.contains(&name)
+                && !self.spool.holds(&name)
+            {
                 self.start(name, scope, report)?;
             }
         }
@@ -123,14 +131,17 @@ impl<'a> Prefetcher<'a> {
     where
         'a: 'scope,
     {
-        let (source, report) = (self.source, report.clone());
+        let (source, spool, report) = (self.source, self.spool, report.clone());
         let mut outlet = FileOutlet::among_others(&self.spool.segment(&name));
         // From now on it shows that the segment is on its way.
         outlet.begin()?;
         self.on_their_way.insert(name.clone());
+        self.started.insert(name.clone());
         scope.spawn(move || {
             let outcome = match source.fetch(&name, false, &mut outlet) {
-                Ok(()) => Outcome::Arrived,
+                // The spool asks for more than the source: it must know the segment's cluster, and its age.
+                Ok(()) if spool.accepts(&name) => Outcome::Arrived,
+                Ok(()) => Outcome::Failed,
                 Err(error) if error.trouble() == Trouble::Absent => Outcome::Absent,
                 Err(error) => {
                     tracing::warn!("{error}");

@@ -50,17 +50,23 @@ pub fn restore(
     warn: &mut dyn FnMut(&str),
 ) -> Result<(), RestoreError> {
     let ahead = ahead.filter(|_| !partial);
+    let mut delivered = None;
     if let Some(ahead) = ahead.filter(|_| name.kind() == WalKind::Segment) {
         match ahead.deliver(name, outlet) {
-            Ok(true) => return Ok(()),
+            Ok(true) => delivered = Some(ahead.go_on_from(name)),
             Ok(false) => {}
             Err(error) => warn(&format!("the spool is of no use: {error}")),
         }
     }
-    source.fetch(name, partial, outlet)?;
-    if let Some(ahead) = ahead
-        && let Err(error) = ahead.go_on_behind(name, goal)
-    {
+    let gone_on = match (delivered, ahead) {
+        (Some(gone_on), _) => gone_on,
+        (None, ahead) => {
+            source.fetch(name, partial, outlet)?;
+            ahead.map_or(Ok(()), |ahead| ahead.go_on_behind(name, goal))
+        }
+    };
+    // The file has its name by now, and nothing can take that back: it is delivered.
+    if let Err(error) = gone_on {
         warn(&format!("nothing is fetched ahead: {error}"));
     }
     Ok(())
@@ -70,16 +76,18 @@ impl Ahead<'_> {
     /// False when the segment is neither here nor on its way.
     fn deliver(&self, name: &WalName, outlet: &mut FileOutlet) -> io::Result<bool> {
         self.wait_for(name);
-        if !self.spool.deliver(name, outlet)? {
-            return Ok(false);
-        }
-        // Only now: what lies behind the position is removed.
-        if let Some(position) = self.spool.position() {
-            let segment_size = position.segment_size;
-            let name = name.clone();
-            self.go_on(&Position { name, segment_size })?;
-        }
-        Ok(true)
+        self.spool.deliver(name, outlet)
+    }
+
+    /// Fetches what comes behind a segment that was just delivered from the spool: not before, because what lies behind
+    /// the position is removed.
+    fn go_on_from(&self, name: &WalName) -> io::Result<()> {
+        let Some(position) = self.spool.position() else {
+            return Ok(());
+        };
+        let segment_size = position.segment_size;
+        let name = name.clone();
+        self.go_on(&Position { name, segment_size })
     }
 
     /// Waits while the segment is on its way: asking for it once more would be no faster.

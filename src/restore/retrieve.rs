@@ -3,13 +3,14 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use super::RestoreError;
 use super::checked::Validation;
 use super::delivery::Delivery;
+use super::error::{Origin, RestoreError};
 use super::in_memory::{Attempt, deliver_in_memory};
 use super::outlet::Outlet;
 use super::places::{Candidate, Places};
 use super::plain::{HELD_SIZE_BYTES, Opened, Plain};
+use crate::catalog::Catalog;
 use crate::codec::{CodecError, Decoder};
 use crate::config::Compression;
 use crate::storage::{Recognition, WalStorageStrategy};
@@ -21,6 +22,10 @@ pub struct Retriever<'a> {
     pub server_name: &'a str,
     /// The archive.
     pub storage: &'a dyn WalStorageStrategy,
+    /// The directory that it is in, if it is one of this host.
+    pub root: Option<&'a Path>,
+    /// What it should hold.
+    pub catalog: &'a Catalog,
     /// `incoming_wals_directory`
     pub incoming: &'a Path,
     /// `streaming_wals_directory`
@@ -80,8 +85,8 @@ impl Retriever<'_> {
     ///
     /// # Errors
     ///
-    /// [`RestoreError::NotFound`] when there is none; what is wrong with the first one when there are only bad ones. The
-    /// outlet is not finished then.
+    /// [`RestoreError::NotFound`] when there is none and none should be there; what is wrong with the first one when
+    /// there are only bad ones. The outlet is not finished then.
     pub fn get(
         &self,
         request: &Request<'_>,
@@ -98,7 +103,14 @@ impl Retriever<'_> {
             if is_no_substitute || unusable.contains(&candidate) {
                 continue;
             }
-            let delivered = self.deliver(&candidate, request, &mut delivery, notice);
+            let delivered = match self.deliver(&candidate, request, &mut delivery, notice) {
+                // What PostgreSQL is told of a partial segment that is not there yet is true of this one, too.
+                Err(error @ RestoreError::NothingReceived { .. }) if !delivery.is_spoiled => {
+                    notice(&Notice::Unusable(&error));
+                    Ok(false)
+                }
+                delivered => delivered,
+            };
             let is_over = match &delivered {
                 Ok(is_there) => *is_there,
                 Err(RestoreError::Outlet { .. } | RestoreError::Encoder { .. }) => true,
@@ -123,10 +135,39 @@ impl Retriever<'_> {
                 }
             }
         }
-        Err(first_error.unwrap_or_else(|| RestoreError::NotFound {
-            name: request.name.clone(),
+        Err(first_error.unwrap_or_else(|| self.absence_of(request.name)))
+    }
+
+    /// Why a file is in no place. To PostgreSQL "not found" is the end of the archive, so it is said only of what was
+    /// never there.
+    fn absence_of(&self, name: &WalName) -> RestoreError {
+        if let Some(root) = self.root.filter(|root| !root.is_dir()) {
+            return RestoreError::NoArchive {
+                directory: root.to_owned(),
+            };
+        }
+        // What a bucket is asked for on a database host is listed, if anywhere, on another one.
+        if !self.only_archive && self.is_listed(name) {
+            return RestoreError::Vanished {
+                location: self.storage.location(name),
+                catalog: self.catalog.path().to_owned(),
+            };
+        }
+        RestoreError::NotFound {
+            name: name.clone(),
             server: self.server_name.to_owned(),
-        }))
+        }
+    }
+
+    fn is_listed(&self, name: &WalName) -> bool {
+        let mut is_listed = false;
+        let visited = self
+            .catalog
+            .visit_names(|listed| is_listed |= listed == name.as_str());
+        if let Err(error) = visited {
+            tracing::warn!("{error}");
+        }
+        is_listed
     }
 
     /// False when the candidate is not there.
@@ -174,6 +215,7 @@ impl Retriever<'_> {
             .map_err(|error| RestoreError::decoding(&location, name, without_passphrase, error))?;
         Ok(Some(Opened {
             location,
+            origin: Origin::Archive,
             is_locked: clear.was_encrypted && without_passphrase,
             head: clear.head,
             stream: clear.stream,
@@ -187,15 +229,14 @@ impl Retriever<'_> {
         candidate: &Candidate,
         request: &Request<'n>,
     ) -> Result<Plain<'n>, RestoreError> {
-        let fills =
-            candidate.name.kind() == WalKind::Partial && request.name.kind() == WalKind::Segment;
+        let is_incomplete = candidate.name.kind() == WalKind::Partial;
         let (decoder, validation) = (self.decoder, self.validation);
         Plain::new(
             decoder,
             validation,
             opened,
             compression,
-            fills,
+            is_incomplete,
             request.name,
         )
     }
@@ -209,7 +250,9 @@ impl Retriever<'_> {
         request: &Request<'_>,
         delivery: &mut Delivery<'_>,
     ) -> Result<bool, RestoreError> {
-        let is_to_be_plain = request.form == Form::Plain && candidate.name == *request.name;
+        let is_to_be_plain = request.form == Form::Plain
+            && request.name.kind() == WalKind::Segment
+            && candidate.name == *request.name;
         let opened = match compression {
             Some(Compression::Zstd) if is_to_be_plain => {
                 match deliver_in_memory(opened, request.name, self.validation, delivery)? {

@@ -3,12 +3,14 @@
 //! One directory for each recovery: who restores which server from where into which data directory. Nobody else may
 //! write to it. It lasts until the machine is started anew, because what is in it was never made durable.
 
+mod sweep;
+
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 
@@ -23,9 +25,6 @@ use crate::wal::{
 /// What was fetched longer ago is fetched again: the archive may be another one by now.
 const AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// The directories of recoveries that have been quiet for so long are removed.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
-
 /// Changes with every start of the system (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -38,6 +37,14 @@ const SESSION: &str = ".session";
 pub struct Spool {
     directory: PathBuf,
     system_identifier: Option<u64>,
+}
+
+/// What a look at a spooled segment found.
+enum Spooled {
+    Absent,
+    /// It was removed.
+    Useless,
+    Good(File),
 }
 
 /// How far PostgreSQL has come.
@@ -56,7 +63,7 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made, or belongs to or can be changed by somebody else.
+    /// When the directory cannot be made, or it, or `root`, belongs to or can be changed by somebody else.
     pub fn open(
         root: &Path,
         server: &str,
@@ -74,6 +81,7 @@ impl Spool {
         if !root.is_dir() {
             create_private(root)?;
         }
+        check_root(root)?;
         let is_new = match create_private(&directory) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             other => other.map(|()| true)?,
@@ -91,7 +99,7 @@ impl Spool {
             write_small(&spool.path(SESSION), session.as_bytes())?;
         }
         if is_new {
-            sweep(root);
+            sweep::sweep(root);
         }
         Ok(spool)
     }
@@ -108,7 +116,7 @@ impl Spool {
     /// Delivers a segment that was fetched ahead, and forgets it. False when there is no good one.
     pub(super) fn deliver(&self, name: &WalName, outlet: &mut FileOutlet) -> io::Result<bool> {
         let path = self.segment(name);
-        let Some(file) = self.good(name, &path)? else {
+        let Spooled::Good(file) = self.look_at(name, &path)? else {
             return Ok(false);
         };
         outlet.take_over(&path, file)?;
@@ -117,15 +125,21 @@ impl Spool {
 
     /// Whether a segment that could be delivered is here.
     pub(super) fn holds(&self, name: &WalName) -> bool {
-        self.good(name, &self.segment(name))
-            .is_ok_and(|file| file.is_some())
+        let found = self.look_at(name, &self.segment(name));
+        found.is_ok_and(|found| matches!(found, Spooled::Good(_)))
+    }
+
+    /// Whether a segment that was just fetched can be delivered from here, or was already.
+    pub(super) fn accepts(&self, name: &WalName) -> bool {
+        let found = self.look_at(name, &self.segment(name));
+        found.is_ok_and(|found| !matches!(found, Spooled::Useless))
     }
 
     /// Opens a spooled segment and looks at it; one that is not good is removed.
-    fn good(&self, name: &WalName, path: &Path) -> io::Result<Option<File>> {
+    fn look_at(&self, name: &WalName, path: &Path) -> io::Result<Spooled> {
         let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Spooled::Absent),
             Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;
@@ -140,11 +154,11 @@ impl Spool {
         let is_segment = LongPageHeader::parse(&head).is_some()
             && find_fault(name, metadata.len(), &head, self.system_identifier).is_none();
         if is_fresh && is_ours && is_segment {
-            return Ok(Some(file));
+            return Ok(Spooled::Good(file));
         }
-        tracing::warn!("{} is of no use any more: fetched again", path.display());
+        tracing::warn!("{} is of no use: removed", path.display());
         durable::remove(path)?;
-        Ok(None)
+        Ok(Spooled::Useless)
     }
 
     /// Remembers what PostgreSQL got last.
@@ -256,42 +270,71 @@ fn create_private(path: &Path) -> io::Result<()> {
 fn check_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     let is_ours = metadata.is_dir() && metadata.uid() == geteuid().as_raw();
-    if is_ours && metadata.mode() & 0o022 == 0 {
+    if is_ours && metadata.mode() & OTHERS_WRITE == 0 {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        "it belongs to, or can be changed by, somebody else",
-    ))
+    Err(foreign())
 }
 
-/// Removes the spools of recoveries that are over. What cannot be removed stays.
-fn sweep(root: &Path) {
-    let Ok(entries) = fs::read_dir(root) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let directory = entry.path();
-        let is_spool = directory.join(SESSION).is_file() && check_private(&directory).is_ok();
-        let changed = fs::symlink_metadata(&directory).and_then(|metadata| metadata.modified());
-        let is_forgotten = changed
-            .ok()
-            .and_then(|changed| SystemTime::now().duration_since(changed).ok())
-            .is_some_and(|age| age > FORGOTTEN);
-        if !is_spool || !is_forgotten {
-            continue;
-        }
-        let spool = Spool {
-            directory: directory.clone(),
-            system_identifier: None,
-        };
-        // Where somebody still works, it is not forgotten.
-        let Ok(Some(_lock)) = spool.lock() else {
-            continue;
-        };
-        if spool.clear().is_ok() {
-            let _ = durable::remove(&spool.path(LOCK));
-            let _ = durable::remove_directory(&directory);
+/// Whoever may rename a spool can put another one in its place, between a look at it and its use. The sticky bit keeps
+/// others away from what is ours (inode(7)).
+fn check_root(root: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(root)?;
+    let is_trusted = metadata.uid() == geteuid().as_raw() || metadata.uid() == 0;
+    if is_trusted && (metadata.mode() & OTHERS_WRITE == 0 || metadata.mode() & STICKY != 0) {
+        return Ok(());
+    }
+    Err(foreign())
+}
+
+/// The group and everybody (inode(7)).
+const OTHERS_WRITE: u32 = 0o022;
+
+/// `S_ISVTX` (inode(7)).
+const STICKY: u32 = 0o1000;
+
+fn foreign() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "it belongs to, or can be changed by, somebody else",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    /// A segment of 1 MiB, the second one of timeline 1, as far as anybody looks at it.
+    fn write_segment(path: &Path, modified: SystemTime) {
+        let mut page = vec![0x10, 0xD1, 0x02, 0x00, 1, 0, 0, 0];
+        page.extend((2u64 << 20).to_le_bytes());
+        page.extend([0; 8]);
+        page.extend(7u64.to_le_bytes());
+        page.extend((1u32 << 20).to_le_bytes());
+        page.extend(8192u32.to_le_bytes());
+        page.resize(1 << 20, 0);
+        fs::write(path, page).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(modified).unwrap();
+    }
+
+    #[test]
+    fn a_segment_is_accepted_once_it_is_here_or_was_delivered() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), "main", "a test", Some(7)).unwrap();
+        let name = WalName::parse("000000010000000000000002").unwrap();
+        let path = spool.segment(&name);
+        // It was taken away already.
+        assert!(spool.accepts(&name) && !spool.holds(&name));
+        let (now, an_hour) = (SystemTime::now(), AGE_MAX);
+        write_segment(&path, now);
+        assert!(spool.accepts(&name) && spool.holds(&name));
+        // Of long ago, and of a clock that is ahead of ours.
+        for modified in [now - 2 * an_hour, now + an_hour] {
+            write_segment(&path, modified);
+            assert!(!spool.accepts(&name));
+            assert!(!path.exists());
         }
     }
 }

@@ -6,9 +6,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::patience::{PatientReader, end, wait_for_end};
+use super::ssh::BackupHost;
 
 /// ssh's own exit status when there is no connection, or none any more (ssh(1)).
 const SSH_FAILED: i32 = 255;
+
+/// How much is kept of what a test prints over there.
+const ANSWER_SIZE_MAX_BYTES: u64 = 1 << 20;
 
 /// Why a command on the backup host gave nothing, or not everything.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,8 @@ pub enum FetchError {
         program: String,
         /// Its exit status.
         status: u8,
+        /// What it had sent before.
+        sent_bytes: u64,
     },
 }
 
@@ -41,6 +47,7 @@ pub struct RemoteOutput {
     output: PatientReader,
     program: String,
     patience: Duration,
+    received_bytes: u64,
     is_over: bool,
 }
 
@@ -65,6 +72,7 @@ impl RemoteOutput {
             output: PatientReader::new(OwnedFd::from(output), patience),
             program: program.to_owned(),
             patience,
+            received_bytes: 0,
             is_over: false,
         })
     }
@@ -78,10 +86,43 @@ impl RemoteOutput {
             (_, Some(code)) => Err(FetchError::Remote {
                 program: self.program.clone(),
                 status: u8::try_from(code).unwrap_or(u8::MAX),
+                sent_bytes: self.received_bytes,
             }),
             (_, None) => Err(broken(io::Error::other(killed(status)))),
         }
     }
+}
+
+/// What a command on the backup host says, on either stream, and how it ends: ssh's own 255 included.
+///
+/// # Errors
+///
+/// [`FetchError::NotStarted`], and [`FetchError::Connection`] when nothing comes back in time.
+pub fn answer(host: &BackupHost, words: &[&str]) -> Result<(String, u8), FetchError> {
+    let (reader, writer) = io::pipe().map_err(FetchError::NotStarted)?;
+    let mut command = host.command(words);
+    let spawned = writer.try_clone().and_then(|both| {
+        command
+            .stdin(Stdio::null())
+            .stdout(both)
+            .stderr(writer)
+            .spawn()
+    });
+    // The command holds the writing ends, and so long there is no end to be read.
+    drop(command);
+    let mut child = spawned.map_err(FetchError::NotStarted)?;
+    let mut answer = Vec::new();
+    let read = PatientReader::new(OwnedFd::from(reader), host.timeout)
+        .take(ANSWER_SIZE_MAX_BYTES)
+        .read_to_end(&mut answer);
+    if let Err(error) = read {
+        end(&mut child);
+        return Err(broken(error));
+    }
+    let status = wait_for_end(&mut child, host.timeout).map_err(broken)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    let code = code.ok_or_else(|| broken(io::Error::other(killed(status))))?;
+    Ok((String::from_utf8_lossy(&answer).into_owned(), code))
 }
 
 fn broken(reason: io::Error) -> FetchError {
@@ -101,10 +142,12 @@ impl Read for RemoteOutput {
         }
         match self.output.read(buffer) {
             Ok(0) => self.conclude().map(|()| 0).map_err(io::Error::other),
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(io::Error::other(broken(error)))
+            Ok(count) => {
+                self.received_bytes += count as u64;
+                Ok(count)
             }
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => Err(io::Error::other(broken(error))),
         }
     }
 }

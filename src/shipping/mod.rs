@@ -21,7 +21,7 @@ mod ssh;
 mod sweep;
 
 pub use checksum::Algorithm;
-pub use fetch::{FetchError, RemoteOutput};
+pub use fetch::{FetchError, RemoteOutput, answer};
 pub use patience::PatientReader;
 pub use receive::{Inbox, Notice};
 pub use receive_error::ReceiveError;

@@ -12,7 +12,8 @@ use nix::fcntl::OFlag;
 use tar::{EntryType, Header};
 
 use super::checksum::{self, Algorithm, CopyError};
-use super::patience::{PatientReader, PatientWriter, end, wait_for_end};
+use super::fetch::{FetchError, answer};
+use super::patience::{PatientWriter, end, wait_for_end};
 use super::ssh::BackupHost;
 use crate::codec::{CodecError, Encoder};
 use crate::wal::WalName;
@@ -22,9 +23,6 @@ const SSH_FAILED: i32 = 255;
 
 /// Tar counts in blocks of this size, and two empty ones are the end.
 const BLOCK_SIZE_BYTES: u64 = 512;
-
-/// How much is kept of what a test prints over there.
-const ANSWER_SIZE_MAX_BYTES: u64 = 1 << 20;
 
 /// How files are sent.
 pub struct Sending<'a> {
@@ -133,28 +131,13 @@ impl Sending<'_> {
     ///
     /// [`SendError::NoSsh`], and [`SendError::Connection`] when nothing comes back in time.
     pub fn test(&self) -> Result<(String, u8), SendError> {
-        let (reader, writer) = io::pipe().map_err(SendError::NoSsh)?;
-        let mut command = self.host.command(&["put-wal", self.server, "--test"]);
-        let spawned = writer.try_clone().and_then(|both| {
-            command
-                .stdin(Stdio::null())
-                .stdout(both)
-                .stderr(writer)
-                .spawn()
-        });
-        // The command holds the writing ends, and so long there is no end to be read.
-        drop(command);
-        let mut child = spawned.map_err(SendError::NoSsh)?;
-        let mut answer = Vec::new();
-        let read = PatientReader::new(reader.into(), self.host.timeout)
-            .take(ANSWER_SIZE_MAX_BYTES)
-            .read_to_end(&mut answer);
-        if let Err(error) = read {
-            end(&mut child);
-            return Err(connection(error));
-        }
-        let code = self.wait(&mut child)?;
-        Ok((String::from_utf8_lossy(&answer).into_owned(), code))
+        answer(self.host, &["put-wal", self.server, "--test"]).map_err(|error| match error {
+            FetchError::NotStarted(error) => SendError::NoSsh(error),
+            FetchError::Connection { reason } => SendError::Connection {
+                detail: reason.map(|error| error.to_string()),
+            },
+            FetchError::Remote { status, .. } => self.remote(status),
+        })
     }
 
     /// Writes the archive into ssh. False means that ssh has stopped reading; its exit code tells why.

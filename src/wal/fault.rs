@@ -1,8 +1,9 @@
 //! Evidence in a raw file that it is not what its name says.
 
+use super::history::InvalidHistory;
 use super::lsn::{Lsn, SegmentSize};
 use super::name::{WalKind, WalName};
-use super::page::LongPageHeader;
+use super::page::{FirstPageFault, LongPageHeader, judge_first_page};
 
 /// Why a file cannot be the segment that its name promises.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,12 @@ pub enum WalFault {
         /// The identifier that the server is known by.
         expected: u64,
     },
+    /// No PostgreSQL begins a segment like this.
+    #[error("{0}")]
+    FirstPage(FirstPageFault),
+    /// PostgreSQL would not understand the history file.
+    #[error("{0}")]
+    History(InvalidHistory),
 }
 
 fn position_text(expected: Option<Lsn>) -> String {
@@ -105,20 +112,30 @@ pub fn find_fault(
 }
 
 /// Looks for definite evidence against a file that is known to be neither compressed nor encrypted, besides what
-/// [`find_fault`] finds: PostgreSQL makes no empty files, and segments of certain sizes only.
+/// [`find_fault`] finds: PostgreSQL makes no empty files, segments of certain sizes only, and begins each with a page
+/// header. So of a plain segment a damaged header condemns, where [`find_fault`] would have to take the file for
+/// something else; only of a version that is not known yet it is not read any further. An empty partial segment is
+/// one into which nothing was received yet; one that begins with zeros is not good for anything either.
 pub fn find_fault_of_plain(
     name: &WalName,
     file_size_bytes: u64,
     head: &[u8],
     system_identifier: Option<u64>,
 ) -> Option<WalFault> {
-    let kind = name.kind();
-    if file_size_bytes == 0 && kind != WalKind::Partial {
-        return Some(WalFault::Empty);
+    let is_partial = match name.kind() {
+        WalKind::Segment => false,
+        WalKind::Partial => true,
+        WalKind::BackupLabel | WalKind::History => {
+            return (file_size_bytes == 0).then_some(WalFault::Empty);
+        }
+    };
+    if file_size_bytes == 0 {
+        return (!is_partial).then_some(WalFault::Empty);
     }
-    let is_possible = kind != WalKind::Segment || SegmentSize::new(file_size_bytes).is_ok();
+    let is_possible = is_partial || SegmentSize::new(file_size_bytes).is_ok();
     find_fault(name, file_size_bytes, head, system_identifier)
         .or_else(|| (!is_possible).then_some(WalFault::NoSegmentSize(file_size_bytes)))
+        .or_else(|| judge_first_page(head).err().map(WalFault::FirstPage))
 }
 
 #[cfg(test)]
@@ -150,19 +167,44 @@ mod tests {
         assert_eq!(fault(NAME, SIZE, &head(2, 3 * SIZE, 7), None), None);
     }
 
+    fn plain(name: &str, size: u64, head: &[u8]) -> Option<WalFault> {
+        find_fault_of_plain(&WalName::parse(name).unwrap(), size, head, None)
+    }
+
     #[test]
     fn plain_files_are_judged_even_where_their_pages_are_unknown() {
-        let plain = |name: &str, size: u64| {
-            find_fault_of_plain(&WalName::parse(name).unwrap(), size, b"?", None)
-        };
-        assert_eq!(plain(NAME, SIZE), None);
+        let mut unknown = head(9, 9, 9);
+        unknown[0] = 0xF0;
+        assert_eq!(plain(NAME, SIZE, &unknown), None);
         assert_eq!(
-            plain(NAME, SIZE - 1),
+            plain(NAME, SIZE - 1, &unknown),
             Some(WalFault::NoSegmentSize(SIZE - 1))
         );
-        assert_eq!(plain("00000002.history", 0), Some(WalFault::Empty));
-        assert_eq!(plain("00000002.history", 9), None);
-        assert_eq!(plain("000000020000000000000003.partial", 0), None);
+        assert_eq!(plain("00000002.history", 0, b""), Some(WalFault::Empty));
+        assert_eq!(plain("00000002.history", 9, b"?"), None);
+        assert_eq!(plain("000000020000000000000003.partial", 0, b""), None);
+    }
+
+    #[test]
+    fn a_plain_segment_begins_with_a_page() {
+        for name in [NAME, "000000020000000000000003.partial"] {
+            assert_eq!(plain(name, SIZE, &head(2, 3 * SIZE, 7)), None);
+            for bad in [&[0; 40][..], b"?", b"\x10\xD1", &[0xFF; 40]] {
+                assert!(matches!(
+                    plain(name, SIZE, bad),
+                    Some(WalFault::FirstPage(_))
+                ));
+            }
+            // Each byte that the header stands and falls with.
+            for (at, byte) in [(1, 0x51), (2, 0), (33, 1), (35, 0x41), (37, 0x21)] {
+                let mut bad = head(2, 3 * SIZE, 7);
+                bad[at] = byte;
+                assert!(
+                    matches!(plain(name, SIZE, &bad), Some(WalFault::FirstPage(_))),
+                    "{name} {at}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub use fault::{WalFault, find_fault, find_fault_of_plain};
 pub use history::{Ancestor, InvalidHistory, TimelineHistory};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};
-pub use page::{LONG_HEADER_SIZE_BYTES, LongPageHeader, postgres_major_version};
+pub use page::{
+    FirstPageFault, LONG_HEADER_SIZE_BYTES, LongPageHeader, judge_first_page,
+    postgres_major_version,
+};
 pub use pages::{PAGE_SIZE_MAX_BYTES, PageCheck, PageFault};
 pub use range::WalRange;

@@ -1,6 +1,7 @@
 //! The header of a segment's first page.
 
-use super::lsn::Lsn;
+use super::lsn::{Lsn, SegmentSize};
+use super::pages::PAGE_SIZE_MAX_BYTES;
 
 /// How many bytes of a segment [`LongPageHeader::parse`] wants to see
 /// (`SizeOfXLogLongPHD` in PostgreSQL's `xlog_internal.h`).
@@ -69,6 +70,77 @@ pub fn postgres_major_version(page_magic: u16) -> Option<u8> {
     })
 }
 
+/// Why bytes cannot be the first page of a segment, of whatever version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FirstPageFault {
+    /// They do not begin as a page does.
+    #[error("it does not begin with a page of WAL")]
+    NoPage,
+    /// They begin as a page inside of a segment does.
+    #[error("its first page is not the first page of a segment")]
+    NotFirst,
+    /// No cluster can have such sizes.
+    #[error(
+        "its first page says that segments have {segment_size_bytes} bytes and pages {page_size_bytes}, which no cluster can have"
+    )]
+    Sizes {
+        /// The size of segments in the header.
+        segment_size_bytes: u32,
+        /// The size of pages in the header.
+        page_size_bytes: u32,
+    },
+}
+
+/// The upper byte of every `XLOG_PAGE_MAGIC` so far. The lower one counts on with each change of the format.
+const MAGIC_FAMILIES: [u16; 2] = [0xD0, 0xD1];
+
+/// The smallest page that PostgreSQL can be built with (`XLOG_BLCKSZ`), in bytes.
+const PAGE_SIZE_MIN_BYTES: u32 = 1 << 10;
+
+/// `XLOG_PAGE_MAGIC` of PostgreSQL 9.3, the first one whose header has its fields where today's has them.
+const OLDEST_MAGIC: u16 = 0xD075;
+
+/// Looks at the first bytes of a segment as any PostgreSQL, on any machine, may have written them.
+pub fn judge_first_page(page: &[u8]) -> Result<(), FirstPageFault> {
+    let little = judge_page_of(page, u16::from_le_bytes, u32::from_le_bytes);
+    little.or_else(|fault| {
+        let big = judge_page_of(page, u16::from_be_bytes, u32::from_be_bytes);
+        match (fault, big) {
+            (FirstPageFault::NoPage, judged) | (_, judged @ Ok(())) => judged,
+            (fault, Err(_)) => Err(fault),
+        }
+    })
+}
+
+/// The same for the byte order of the given functions.
+fn judge_page_of(
+    page: &[u8],
+    two: fn([u8; 2]) -> u16,
+    four: fn([u8; 4]) -> u32,
+) -> Result<(), FirstPageFault> {
+    let two = |at| Some(two(*page.get(at..)?.first_chunk()?));
+    let four = |at| Some(four(*page.get(at..)?.first_chunk()?));
+    let fields = || Some((two(0)?, two(2)?, four(32)?, four(36)?));
+    let (magic, flags, segment_size_bytes, page_size_bytes) =
+        fields().ok_or(FirstPageFault::NoPage)?;
+    if !MAGIC_FAMILIES.contains(&(magic >> 8)) {
+        return Err(FirstPageFault::NoPage);
+    }
+    if flags & LONG_HEADER_FLAG == 0 {
+        return Err(FirstPageFault::NotFirst);
+    }
+    let is_possible = SegmentSize::new(segment_size_bytes.into()).is_ok()
+        && page_size_bytes.is_power_of_two()
+        && (PAGE_SIZE_MIN_BYTES..=PAGE_SIZE_MAX_BYTES as u32).contains(&page_size_bytes);
+    if magic >= OLDEST_MAGIC && !is_possible {
+        return Err(FirstPageFault::Sizes {
+            segment_size_bytes,
+            page_size_bytes,
+        });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +167,37 @@ mod tests {
         for length in 0..LONG_HEADER_SIZE_BYTES {
             assert_eq!(LongPageHeader::parse(&PAGE[..length]), None);
         }
+    }
+
+    #[test]
+    fn pages_of_any_version_and_byte_order_are_first_pages() {
+        assert_eq!(judge_first_page(&PAGE), Ok(()));
+        let mut unknown = PAGE;
+        unknown[0] = 0xFE;
+        assert_eq!(judge_first_page(&unknown), Ok(()));
+        let mut big = [0; LONG_HEADER_SIZE_BYTES];
+        big[..4].copy_from_slice(&[0xD1, 0x10, 0, 2]);
+        big[32..].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0x20, 0]);
+        assert_eq!(judge_first_page(&big), Ok(()));
+        big[35] = 1;
+        let sizes = FirstPageFault::Sizes {
+            segment_size_bytes: (16 << 20) + 1,
+            page_size_bytes: 8192,
+        };
+        assert_eq!(judge_first_page(&big), Err(sizes));
+    }
+
+    #[test]
+    fn other_bytes_are_no_first_page() {
+        for length in 0..LONG_HEADER_SIZE_BYTES {
+            let judged = judge_first_page(&PAGE[..length]);
+            assert_eq!(judged, Err(FirstPageFault::NoPage));
+        }
+        let zeros = [0; LONG_HEADER_SIZE_BYTES];
+        assert_eq!(judge_first_page(&zeros), Err(FirstPageFault::NoPage));
+        let mut inside = PAGE;
+        inside[2] = 1;
+        assert_eq!(judge_first_page(&inside), Err(FirstPageFault::NotFirst));
     }
 
     #[test]

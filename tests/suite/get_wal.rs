@@ -277,7 +277,8 @@ fn the_places_are_searched_in_barman_s_order() {
     fs::remove_file(home.streaming().join(FIRST)).unwrap();
     agree_on(&partial, FIRST, &["-P"]);
     agree_on(&partial, FIRST, &["--partial"]);
-    assert_eq!(get(Walarch, &home, &["main", FIRST]).code, 1);
+    // The complete one is listed, so it is not one that was never there.
+    assert_eq!(get(Walarch, &home, &["main", FIRST]).code, 4);
 }
 
 #[test]
@@ -324,9 +325,68 @@ fn a_partial_segment_that_is_not_preallocated_is_filled_up() {
     assert!(get(Walarch, &home, &["-P", "main", FIRST]).stdout == expected);
     let packed = get(Walarch, &home, &["-z", "-P", "main", FIRST]);
     assert!(filter(&home, "gzip", &["-dc"], packed.stdout) == expected);
-    // Nothing was received yet.
-    put(&home.streaming(), &format!("{FIRST}.partial"), b"");
+}
+
+#[test]
+fn a_partial_segment_into_which_nothing_was_received_is_none() {
+    let home = Home::new();
+    let name = format!("{FIRST}.partial");
+    let nothing = |home: &Home, bytes: &[u8]| {
+        put(&home.streaming(), &name, bytes);
+        for options in [&["-P"][..], &["-P", "-z"], &["-P", "--keep-compression"]] {
+            let got = get(Walarch, home, &[options, &["main", FIRST]].concat());
+            assert_eq!((got.code, got.stdout.len()), (1, 0), "{}", got.stderr);
+            assert_eq!(
+                got.stderr,
+                format!("ERROR: WAL file '{FIRST}' not found in server 'main'\n")
+            );
+        }
+    };
+    nothing(&home, b"");
+    // The room that a receiver makes, as large as a segment.
+    nothing(&home, &[0; MIB as usize]);
+    nothing(&home, &vec![0; 64 * MIB as usize]);
+    // An archived one is of use, and so is what a queue brings after it.
+    put(&home.incoming(), &name, &segment(1));
+    assert!(get(Walarch, &home, &["-P", "main", FIRST]).stdout == segment(1));
+    fs::remove_file(home.incoming().join(&name)).unwrap();
+    // What was written over, or cut within its first page, is not blank.
+    let mut bad = segment(1);
+    bad[..8192].fill(0);
+    put(&home.streaming(), &name, &bad);
     assert_eq!(get(Walarch, &home, &["-P", "main", FIRST]).code, 4);
+    put(&home.streaming(), &name, b"garbage");
+    assert_eq!(get(Walarch, &home, &["-P", "main", FIRST]).code, 4);
+}
+
+#[test]
+fn options_may_be_repeated_and_abbreviated() {
+    let home = stored_by("zstd");
+    for arguments in [
+        &["-P", "-P", "main", FIRST][..],
+        &["-z", "-z", "main", FIRST],
+        &["--part", "--gz", "main", FIRST],
+        &["--keep", "--keep", "main", FIRST],
+        &["-p", "1", "--pe", "2", "main", FIRST],
+        &["--te", "-t", "main", FIRST],
+    ] {
+        let [ours, theirs] = [Walarch, Barman].map(|tool| get(tool, &home, arguments));
+        assert_eq!(
+            (ours.code, theirs.code),
+            (0, 0),
+            "{arguments:?}: {}",
+            ours.stderr
+        );
+        // A compressor may choose other bytes.
+        assert_eq!(ours.stdout.len() > 100, theirs.stdout.len() > 100);
+    }
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [first, second] = [first.path(), second.path()];
+    let directories = [first, second].map(|path| path.to_str().unwrap());
+    let arguments = ["-o", directories[0], "--out", directories[1], "main", FIRST];
+    assert_eq!(get(Walarch, &home, &arguments).code, 0);
+    assert_eq!(names(first), [""; 0]);
+    assert_eq!(names(second), [FIRST]);
 }
 
 #[test]

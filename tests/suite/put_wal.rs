@@ -414,6 +414,7 @@ fn servers_are_chosen_as_barman_chooses_them() {
     for arguments in [
         &["put-wal", "main", "--test"][..],
         &["put-wal", "-t", "main"],
+        &["put-wal", "-t", "--te", "main"],
         &["-q", "put-wal", "--test", "main"],
         &["-f", "json", "put-wal", "--test", "main"],
         &["put-wal", "--test", "idle"],

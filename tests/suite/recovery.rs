@@ -1,6 +1,6 @@
-//! Does PostgreSQL recover from what walarch stored? A base backup, WAL that came in both ways, a cluster that is gone; to a
-//! point in time, a restore point, the end of WAL with the last partial segment, and across a promotion; from plain,
-//! compressed and encrypted archives; by walarch's commands, by Barman's, and by one of each.
+//! Does PostgreSQL recover from what walarch received and stored? A base backup, WAL that came in both ways, a cluster that
+//! is gone; to a point in time, a restore point, the end of WAL with the last partial segment, and across a promotion; from
+//! plain, compressed and encrypted archives; by walarch's commands, by Barman's, and by one of each.
 
 use std::fs;
 use std::path::Path;

@@ -193,10 +193,16 @@ fn another_configuration_file_can_be_named() {
         fs::write(&other, text.replace("[main]", "[second]")).unwrap();
         let database = DatabaseHost::new();
         for client in BOTH {
-            let options = ["--config", other.to_str().unwrap(), "--test"];
-            let mut command = database.command(client, &sshd, &options);
-            command.args([HOST, "second", "x"]);
-            finish(start(&mut command), Duration::from_secs(60)).exits(0);
+            let other = other.to_str().unwrap();
+            // Of several the last one counts, and what is clear need not be written out.
+            for options in [
+                &["--config", other, "--test"][..],
+                &["-c", "/nonexistent", "--conf", other, "-t", "--te"],
+            ] {
+                let mut command = database.command(client, &sshd, options);
+                command.args([HOST, "second", "x"]);
+                finish(start(&mut command), Duration::from_secs(60)).exits(0);
+            }
         }
     }
 }

@@ -265,9 +265,58 @@ fn what_a_remote_barman_delivers_of_a_damaged_file_is_found_out() {
     for keep in [0, stored.len() / 2] {
         fs::write(home.archived(FIRST), &stored[..keep]).unwrap();
         let arguments = [HOST, "main", FIRST, "pg_wal/RECOVERYXLOG"];
-        let run = database.run(Walarch, &sshd, &arguments);
-        assert!(run.code != 0, "{run:?}");
-        assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        for options in [&[][..], &["-P"]] {
+            let arguments = [options, &arguments].concat();
+            let run = database.run(Walarch, &sshd, &arguments).exits(4);
+            assert!(run.stderr.contains(FIRST), "{run:?}");
+            assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn an_incomplete_segment_is_filled_up_whoever_sends_it() {
+    let home = archive([1]);
+    let (second, whole) = (segment(2).name(), segment(2).bytes());
+    let mut expected = whole[..100_000].to_vec();
+    expected.resize(whole.len(), 0);
+    let database = DatabaseHost::new();
+    for remote in [Walarch, Barman] {
+        let sshd = Sshd::start(&home, remote);
+        put(
+            &home.streaming(),
+            &format!("{second}.partial"),
+            &whole[..100_000],
+        );
+        assert!(database.restore(&sshd, &["-P"], &second) == expected);
+        assert!(database.restore(&sshd, &["-P"], FIRST) == segment(1).bytes());
+    }
+}
+
+#[test]
+fn a_far_end_that_fails_behind_the_first_byte_does_not_mean_that_there_is_no_file() {
+    let home = archive([1]);
+    fs::write(home.root().join("some"), segment(1).bytes()).unwrap();
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    for (body, code) in [
+        ("head -c 500000 {root}/some; exit 1", 4),
+        ("echo This account is currently not available.; exit 1", 4),
+        ("exit 1", 1),
+    ] {
+        let script = home.script("broken", body);
+        let program = ["--remote-program", script.to_str().unwrap()];
+        for options in [&[][..], &["-P"]] {
+            let arguments = [
+                &program[..],
+                options,
+                &[HOST, "main", FIRST, "pg_wal/RECOVERYXLOG"],
+            ]
+            .concat();
+            let run = database.run(Walarch, &sshd, &arguments).exits(code);
+            assert_eq!(run.stderr.contains("HINT: "), code == 4, "{run:?}");
+            assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        }
     }
 }
 
@@ -280,7 +329,110 @@ fn wal_of_another_cluster_is_not_delivered() {
     let arguments = [HOST, "main", FIRST, "pg_wal/RECOVERYXLOG"];
     let run = database.run(Walarch, &sshd, &arguments).exits(4);
     assert!(run.stderr.contains("this server is system 42"), "{run:?}");
+    // No option of this host decides over that.
+    assert!(run.stderr.contains("HINT: ") && !run.stderr.contains("validate_wal"));
     assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+    // Beside the archive, whatever that is known to hold.
+    let local = || {
+        let arguments = [
+            "wal-restore",
+            "--local",
+            "main",
+            FIRST,
+            "pg_wal/RECOVERYXLOG",
+        ];
+        run_in(&database, Walarch.command(&home, &arguments))
+    };
+    let identity = |system_id: u64| {
+        let text = format!("{{\"systemid\": \"{system_id}\", \"version\": \"15\"}}");
+        fs::write(home.barman_home().join("main/identity.json"), text).unwrap();
+    };
+    for known in [None, Some(SYSTEM_ID)] {
+        known.into_iter().for_each(identity);
+        let run = local().exits(4);
+        assert!(run.stderr.contains("this server is system 42"), "{run:?}");
+        assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+    }
+    database.be_cluster(SYSTEM_ID);
+    identity(42);
+    local().exits(0);
+    assert!(fs::read(database.received()).unwrap() == segment(1).bytes());
+    // Outside of a data directory the archive's own records count.
+    let outside = database.folder.path().join("x");
+    let outside = [
+        "wal-restore",
+        "--local",
+        "main",
+        FIRST,
+        outside.to_str().unwrap(),
+    ];
+    run_in(&database, Walarch.command(&home, &outside)).exits(4);
+}
+
+fn run_in(database: &DatabaseHost, mut command: Command) -> Run {
+    run(command.current_dir(database.data()))
+}
+
+#[test]
+fn a_partial_segment_without_content_is_no_file_whoever_sends_it() {
+    let home = archive([1]);
+    let database = DatabaseHost::new();
+    let name = segment(2).name();
+    for remote in [Walarch, Barman] {
+        let sshd = Sshd::start(&home, remote);
+        for content in [vec![], vec![0; 1 << 20]] {
+            put(&home.streaming(), &format!("{name}.partial"), &content);
+            let arguments = ["-P", HOST, "main", &name, "pg_wal/RECOVERYXLOG"];
+            database.run(Walarch, &sshd, &arguments).exits(1);
+            assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_test_of_a_far_end_that_hangs_ends_in_bounded_time() {
+    let home = archive([1]);
+    let script = home.script("stuck", "exec sleep 60");
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let program = script.to_str().unwrap();
+    let options = ["--timeout", "2", "--remote-program", program, "-t"];
+    let arguments = [&options[..], &[HOST, "main", FIRST, "pg_wal/x"]].concat();
+    let begin = Instant::now();
+    let run = database.run(Walarch, &sshd, &arguments).exits(2);
+    assert!(
+        run.stderr.contains("nothing moved for 2 seconds"),
+        "{run:?}"
+    );
+    assert!(begin.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn options_may_be_repeated_and_abbreviated() {
+    let home = archive([1]);
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let user = sshd.user();
+    for options in [
+        &["-P", "-P", "-s", "1", "-s", "0"][..],
+        &["-p", "1", "-p", "0", "-U", "nobody", "-U", &user],
+        &["--part", "--sl", "0", "--paral", "0", "--us", &user],
+        &["--keep", "--keep-compression"],
+        &["-z", "-z"],
+        &["--gz"],
+        &["-t", "--te"],
+    ] {
+        let arguments = [options, &[HOST, "main", FIRST, "pg_wal/x"]].concat();
+        for tool in [Walarch, Barman] {
+            let run = database.run(tool, &sshd, &arguments);
+            assert_eq!(run.code, 0, "{tool:?} {options:?} {run:?}");
+        }
+    }
+    // What is not clear is refused by either.
+    let arguments = ["--pa", HOST, "main", FIRST, "pg_wal/x"];
+    for tool in [Walarch, Barman] {
+        database.run(tool, &sshd, &arguments).exits(2);
+    }
 }
 
 #[test]
@@ -386,6 +538,13 @@ fn beside_the_archive_no_ssh_is_needed() {
     fs::write(home.archived(FIRST), "?").unwrap();
     fs::remove_file(database.received()).unwrap();
     restore(&[], FIRST).exits(4);
+    // Gone, and not mounted.
+    fs::remove_file(home.archived(FIRST)).unwrap();
+    let run = restore(&[], FIRST).exits(4);
+    assert!(run.stderr.contains("HINT: "), "{run:?}");
+    fs::rename(home.wals(), home.root().join("away")).unwrap();
+    let run = restore(&[], FIRST).exits(6);
+    assert!(run.stderr.contains("HINT: "), "{run:?}");
     assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
 }
 

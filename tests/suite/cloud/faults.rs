@@ -13,7 +13,7 @@ use crate::support::fake_s3::{FakeS3, Fault};
 use crate::support::home::{names, put};
 use crate::support::object_stores::SECRET_KEY;
 use crate::support::tool::{finish, wait_for};
-use crate::support::wal::Segment;
+use crate::support::wal::{SYSTEM_ID, Segment};
 
 /// Short limits, so that a test is.
 const QUICK: &str = "cloud_request_timeout_s = 1\ncloud_total_timeout_s = 5\ncloud_retries = 2\n";
@@ -359,6 +359,29 @@ fn damaged_objects_are_told_from_missing_ones() {
         restore("000000010000000000000002").exits(2);
     }
     assert!(!goal.exists());
+}
+
+#[test]
+fn wal_of_another_cluster_is_not_restored() {
+    let s3 = FakeS3::start();
+    let home = home(&s3);
+    home.home.incoming_segments(1..=1);
+    home.archive().exits(0);
+    let data = home.home.root().join("data");
+    fs::create_dir_all(data.join("pg_wal")).unwrap();
+    fs::create_dir(data.join("global")).unwrap();
+    let goal = data.join("pg_wal/RECOVERYXLOG");
+    let restore = |system_id: u64, options: &[&str]| {
+        fs::write(data.join("global/pg_control"), system_id.to_ne_bytes()).unwrap();
+        let words = ["cloud-wal-restore", "main", ONE, goal.to_str().unwrap()];
+        home.run(&[&words[..], options].concat())
+    };
+    let run = restore(42, &[]).exits(4);
+    assert!(run.stderr.contains("this server is system 42"), "{run:?}");
+    assert!(!goal.exists());
+    // Options put together by a script.
+    restore(SYSTEM_ID, &["-p", "4", "--par", "1"]).exits(0);
+    assert!(fs::read(&goal).unwrap() == Segment::small(1).bytes());
 }
 
 /// PostgreSQL would take its end for the end of the WAL.

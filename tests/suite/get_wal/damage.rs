@@ -41,6 +41,132 @@ fn a_file_that_is_not_what_its_name_says_is_not_delivered() {
     assert_refused(&home, FIRST, "system");
 }
 
+/// Puts these bytes into the archive in the place of the stored file, as its codec would have stored them.
+fn store(home: &Home, codec: &str, name: &str, plain: Vec<u8>) {
+    let stored = match codec {
+        "none" => plain,
+        program => filter(home, program, &["-c"], plain),
+    };
+    fs::write(home.archived(name), stored).unwrap();
+}
+
+#[test]
+fn a_segment_whose_first_page_is_damaged_is_not_delivered() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 6] = [
+        |plain| plain.fill(0),
+        |plain| plain[..8192].fill(0),
+        // The magic number, the flag of a first page, the size of segments, the size of pages.
+        |plain| plain[1] ^= 0x80,
+        |plain| plain[2] = 0,
+        |plain| plain[33] ^= 1,
+        |plain| plain[36] ^= 1,
+    ];
+    for codec in ["none", "zstd"] {
+        let home = stored_by(codec);
+        for damage in damages {
+            let mut plain = segment(1);
+            damage(&mut plain);
+            store(&home, codec, FIRST, plain);
+            assert_refused(&home, FIRST, FIRST);
+        }
+    }
+}
+
+#[test]
+fn of_a_large_segment_that_begins_with_zeros_nothing_gets_out() {
+    let home = Home::with(&[("compression", "zstd")]);
+    let large = Segment::of_size(64 * MIB, 1);
+    put(&home.incoming(), &large.name(), &large.bytes());
+    home.archive().exits(0);
+    let mut plain = large.bytes();
+    plain[..8192].fill(0);
+    store(&home, "zstd", &large.name(), plain);
+    assert_refused(&home, &large.name(), "does not begin with a page");
+}
+
+#[test]
+fn a_segment_of_a_version_that_is_not_known_yet_is_delivered() {
+    let home = stored_by("zstd");
+    let unknown = Segment::small(1).magic(0xD1F0).bytes();
+    store(&home, "zstd", FIRST, unknown.clone());
+    assert!(get(Walarch, &home, &["main", FIRST]).stdout == unknown);
+    // On a machine that writes the other byte first.
+    let mut other = segment(1);
+    for (from, to) in [
+        (0, 2),
+        (2, 4),
+        (4, 8),
+        (8, 16),
+        (24, 32),
+        (32, 36),
+        (36, 40),
+    ] {
+        other[from..to].reverse();
+    }
+    store(&home, "zstd", FIRST, other.clone());
+    assert!(get(Walarch, &home, &["main", FIRST]).stdout == other);
+}
+
+#[test]
+fn a_history_that_postgresql_could_not_read_is_not_delivered() {
+    const HISTORY: &str = "00000002.history";
+    let home = stored_by("none");
+    for bad in [
+        "<html>502 Bad Gateway</html>\n",
+        "1\n",
+        "2\t0/1\tx\n",
+        "1\t0/1\t\0",
+    ] {
+        fs::write(home.archived(HISTORY), bad).unwrap();
+        assert_refused(&home, HISTORY, HISTORY);
+    }
+    for good in [
+        "# a comment\n\n1\t0/3000000\treason\n",
+        "1 0/3000000",
+        "#\n",
+    ] {
+        fs::write(home.archived(HISTORY), good).unwrap();
+        let got = get(Walarch, &home, &["main", HISTORY]);
+        assert_eq!((got.code, got.stdout.as_slice()), (0, good.as_bytes()));
+    }
+}
+
+#[test]
+fn an_archive_that_is_not_there_is_not_one_without_the_file() {
+    let home = stored_by("zstd");
+    put(&home.incoming(), SECOND, &segment(2));
+    let away = home.root().join("away");
+    fs::rename(home.wals(), &away).unwrap();
+    let got = get(Walarch, &home, &["main", FIRST]);
+    assert_eq!((got.code, got.stdout.len()), (6, 0), "{}", got.stderr);
+    assert!(
+        got.stderr.contains("/wals does not exist"),
+        "{}",
+        got.stderr
+    );
+    assert!(got.stderr.contains("HINT: "), "{}", got.stderr);
+    // What waits elsewhere is there all the same.
+    assert!(get(Walarch, &home, &["main", SECOND]).stdout == segment(2));
+    fs::rename(&away, home.wals()).unwrap();
+    assert!(get(Walarch, &home, &["main", FIRST]).stdout == segment(1));
+}
+
+#[test]
+fn a_file_that_is_gone_although_it_is_listed_is_not_one_that_was_never_there() {
+    let home = stored_by("zstd");
+    for name in [FIRST, "00000002.history"] {
+        fs::remove_file(home.archived(name)).unwrap();
+        let got = get(Walarch, &home, &["main", name]);
+        assert_eq!((got.code, got.stdout.len()), (4, 0), "{}", got.stderr);
+        assert!(got.stderr.contains("xlog.db lists it"), "{}", got.stderr);
+        assert!(got.stderr.contains("HINT: "), "{}", got.stderr);
+    }
+    let never = get(Walarch, &home, &["main", SECOND]);
+    assert_eq!(never, get(Barman, &home, &["main", SECOND]));
+    assert_eq!(never.code, 1);
+}
+
 #[test]
 fn an_empty_file_is_no_file() {
     let home = stored_by("none");

@@ -1,5 +1,5 @@
 //! The life of a cluster, told by its own table, whose WAL went through walarch both ways: by `archive_command` over ssh,
-//! and by a receiver. Three servers hold what came the one way, three what came the other. Taken once per test process.
+//! and by `receive-wal`. Three servers hold what came the one way, three what came the other. Taken once per test process.
 //!
 //! ```text
 //! base backup -- load -- a point in time -- load -- a restore point -- load -- the last commit, in a partial segment
@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use nix::sys::signal::{Signal, kill};
@@ -67,7 +67,17 @@ fn options(codec: &str, way: &'static str) -> Vec<(&'static str, &'static str)> 
         ],
     };
     if way == "streamed" {
-        options.extend([("archiver", "off"), ("streaming_archiver", "on")]);
+        let slot = match codec {
+            "none" => "streamed_none",
+            "zstd" => "streamed_zstd",
+            _ => "streamed_gpg",
+        };
+        options.extend([
+            ("archiver", "off"),
+            ("streaming_archiver", "on"),
+            ("slot_name", slot),
+            ("create_slot", "auto"),
+        ]);
     }
     options
 }
@@ -109,11 +119,11 @@ fn live() -> Life {
     let folder = tempfile::tempdir().unwrap();
     let mut primary = Postgres::start_major(Major::Debian, &["--wal-segsize=1"], |folder| {
         install_client(Path::new(folder), &sshd);
-        fs::create_dir(format!("{folder}/received")).unwrap();
         let command = archive_command(folder, &sshd);
         format!("archive_mode = on\narchive_command = '{command}'\nwal_keep_size = 1GB\n")
     });
-    let receiver = receive(&primary);
+    let home = streaming_from(&primary, home);
+    let receivers = receive(&primary, &home);
     primary.sql("CREATE TABLE life (id serial, what text, filler text)");
     let backup = back_up(&primary, folder.path());
     work(&primary, "begun");
@@ -132,14 +142,7 @@ fn live() -> Life {
     wait_for_archived(&primary, &closed);
     wait_for_received(&primary);
     primary.crash();
-    end(receiver);
-    for codec in CODECS {
-        let streaming = format!("streamed_{codec}/streaming");
-        copy_files(
-            &primary.dir("received"),
-            &home.barman_home().join(streaming),
-        );
-    }
+    receivers.into_iter().for_each(end);
     drop(primary);
     archive(&home, "streamed");
     let at_end_of_timeline_2 = live_on(&backup, &at_end, &home, &sshd);
@@ -165,24 +168,38 @@ fn work(server: &Postgres, what: &str) -> String {
     server.fill_segment()
 }
 
-/// A receiver into `received`.
-fn receive(primary: &Postgres) -> Child {
-    let received = primary.dir("received");
-    let arguments = [
-        "-h",
-        primary.socket(),
-        "-U",
-        "postgres",
-        "--synchronous",
-        "-D",
+/// Lets the servers of the home receive from here, each byte durable at once: the last ones are in no complete segment.
+fn streaming_from(primary: &Postgres, home: Home) -> Home {
+    let text = fs::read_to_string(home.config_file()).unwrap();
+    let nowhere = [
+        "host=/nonexistent user=barman dbname=postgres",
+        "host=/nonexistent user=streaming_barman",
     ];
-    let arguments = [&arguments[..], &[received.to_str().unwrap()]].concat();
-    let receiver = primary.spawn("pg_receivewal", &arguments);
-    // What was written before it came would be missing.
-    wait_for("the receiver", || {
-        (!names(&received).is_empty()).then_some(())
+    let here = nowhere.iter().fold(text, |text, nowhere| {
+        text.replace(nowhere, &primary.conninfo())
     });
-    receiver
+    home.write_config_text(&here);
+    home.walarch_toml("[walarch]\nreceiver = \"builtin\"\nreceive_wal_synchronous = true\n")
+}
+
+/// walarch's own receivers, one for each server that WAL is streamed to; they archive what is complete.
+fn receive(primary: &Postgres, home: &Home) -> Vec<Child> {
+    let receivers = CODECS.map(|codec| {
+        Walarch
+            .command(home, &["-q", "receive-wal", &format!("streamed_{codec}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            // It says that the primary has gone.
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    });
+    // What was written before they came would be missing.
+    wait_for("the receivers", || {
+        let query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+        (primary.ask(query) == receivers.len().to_string()).then_some(())
+    });
+    receivers.into()
 }
 
 fn back_up(primary: &Postgres, folder: &Path) -> PathBuf {
@@ -223,16 +240,16 @@ fn wait_for_archived(server: &Postgres, segment: &str) {
 
 fn wait_for_received(primary: &Postgres) {
     let end = primary.ask("SELECT pg_current_wal_flush_lsn()");
-    wait_for("the receiver", || {
+    wait_for("the receivers", || {
         let query = format!("SELECT count(*) FROM pg_stat_replication WHERE flush_lsn >= '{end}'");
-        (primary.ask(&query) == "1").then_some(())
+        (primary.ask(&query) == CODECS.len().to_string()).then_some(())
     });
 }
 
 fn end(mut receiver: Child) {
     let id = Pid::from_raw(i32::try_from(receiver.id()).unwrap());
     kill(id, Signal::SIGINT).unwrap();
-    receiver.wait().unwrap();
+    assert!(receiver.wait().unwrap().success());
 }
 
 /// Recovers to the very end and lives on, on timeline 2. Returns its last state.

@@ -81,6 +81,36 @@ fn a_spool_file_that_is_not_what_it_should_be_is_fetched_again() {
     }
 }
 
+/// What comes good may still be nothing that a spool may keep.
+#[test]
+fn a_segment_that_the_spool_refuses_is_asked_for_once_and_ends_the_prefetch() {
+    let home = archive([1, 3, 4]);
+    // Of a PostgreSQL that is not known yet.
+    let unknown = segment(2).magic(0xD1F0);
+    put(&home.incoming(), &unknown.name(), &unknown.bytes());
+    home.archive().exits(0);
+    let script = home.script(
+        "count",
+        "echo \"$*\" >>{root}/requests; exec {root}/walarch -c {root}/barman.conf \"$@\"",
+    );
+    symlink(Walarch.program(), home.root().join("walarch")).unwrap();
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let options = ["-p", "2", "--remote-program", script.to_str().unwrap()];
+    database.restore(&sshd, &options, FIRST);
+    let requests = || {
+        let requests = fs::read_to_string(home.root().join("requests")).unwrap();
+        requests.matches(&unknown.name()).count()
+    };
+    wait_for("the prefetch", || (requests() > 0).then_some(()));
+    wait_for_end_of_prefetch(&database);
+    assert_eq!(requests(), 1);
+    assert_eq!(database.spooled_segments(), [""; 0]);
+    let restored = database.restore(&sshd, &options, &unknown.name());
+    assert!(restored == unknown.bytes());
+    assert_eq!(requests(), 2);
+}
+
 #[test]
 fn the_spool_of_another_recovery_is_not_used() {
     let (home, sshd, database) = filled_spool();
@@ -117,6 +147,81 @@ fn without_a_private_spool_nothing_is_fetched_ahead_and_the_file_comes_all_the_s
         "{run:?}"
     );
     assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
+}
+
+#[test]
+fn a_spool_below_a_directory_that_others_may_change_is_not_used() {
+    let (_home, sshd, database) = filled_spool();
+    let name = segment(2).name();
+    let arguments = ["-p", "2", HOST, "main", &name, "pg_wal/RECOVERYXLOG"];
+    for (mode, is_used) in [(0o777, false), (0o770, false), (0o1777, true)] {
+        fs::set_permissions(database.spool(), Permissions::from_mode(mode)).unwrap();
+        let run = database.run(Walarch, &sshd, &arguments).exits(0);
+        let refused = run.stderr.starts_with("WARNING: nothing is fetched ahead");
+        assert_eq!(refused, !is_used, "{mode:o}: {run:?}");
+        assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
+    }
+}
+
+#[test]
+fn a_delivered_segment_stays_delivered_whatever_fetching_ahead_meets_then() {
+    let (home, sshd, database) = filled_spool();
+    wait_for_end_of_prefetch(&database);
+    // The position cannot be written any more, and the archive does not have the segment any more either.
+    fs::create_dir_all(database.spooled().join("..position.tmp/in-the-way")).unwrap();
+    let name = segment(2).name();
+    fs::rename(home.archived(&name), home.root().join(&name)).unwrap();
+    let arguments = ["-p", "2", HOST, "main", &name, "pg_wal/RECOVERYXLOG"];
+    let run = database.run(Walarch, &sshd, &arguments).exits(0);
+    assert!(
+        run.stderr.starts_with("WARNING: nothing is fetched ahead"),
+        "{run:?}"
+    );
+    assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
+}
+
+fn wait_for_end_of_prefetch(database: &DatabaseHost) {
+    wait_for("the end of the prefetch", || {
+        let lock = File::open(database.spooled().join(".lock")).ok()?;
+        lock.try_lock().ok()
+    });
+}
+
+#[test]
+fn the_spools_of_recoveries_that_are_over_are_removed_and_nothing_else() {
+    let (_home, sshd, database) = filled_spool();
+    wait_for_end_of_prefetch(&database);
+    let spool = database.spool();
+    let spooled = database.spooled();
+    let spooled = spooled.file_name().unwrap().to_str().unwrap();
+    let session = fs::read(spool.join(spooled).join(".session")).unwrap();
+    // One that somebody else uses in that way, one of another name, one with something else in it.
+    let strangers = [
+        ("main-0123456789abcdef", &b"whatever"[..], ".lock"),
+        ("main", &session, ".lock"),
+        ("main-fedcba9876543210", &session, "letters"),
+    ];
+    for (name, session, file) in strangers {
+        fs::create_dir(spool.join(name)).unwrap();
+        fs::set_permissions(spool.join(name), Permissions::from_mode(0o700)).unwrap();
+        fs::write(spool.join(name).join(".session"), session).unwrap();
+        fs::write(spool.join(name).join(file), "").unwrap();
+    }
+    for name in names(&spool) {
+        let directory = File::open(spool.join(name)).unwrap();
+        directory.set_modified(time_of("long ago")).unwrap();
+    }
+    // Another recovery begins.
+    fs::create_dir_all(database.folder.path().join("other/pg_wal")).unwrap();
+    let arguments = ["-p", "2", HOST, "main", FIRST, "../other/pg_wal/x"];
+    database.run(Walarch, &sshd, &arguments).exits(0);
+    let left = names(&spool);
+    assert!(!left.contains(&spooled.to_owned()), "{left:?}");
+    for (name, _, file) in strangers {
+        let mut expected = vec![".session", file];
+        expected.sort_unstable();
+        assert_eq!(names(&spool.join(name)), expected, "{name}");
+    }
 }
 
 #[test]
