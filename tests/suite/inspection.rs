@@ -388,6 +388,42 @@ fn each_kind_of_damage_is_found() {
 }
 
 #[test]
+fn a_segment_without_its_first_page_is_a_problem() {
+    let headless = |mut bytes: Vec<u8>| {
+        bytes[..8192].fill(0);
+        bytes
+    };
+    assert_found(&[], &name(2), headless, "invalid");
+    assert_found(&[], &name(2), |bytes| vec![0; bytes.len()], "invalid");
+    let noise = |bytes: Vec<u8>| bytes.iter().map(|byte| byte ^ 0x5A).collect();
+    assert_found(&[], &name(2), noise, "invalid");
+    assert_found(&[], &name(2), |_| b"short garbage".to_vec(), "invalid");
+    let zstd = [("compression", "zstd")];
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+    let zeros = |_| compressed(&[0; wal::MIB as usize]);
+    assert_found(&zstd, &name(2), zeros, "invalid");
+    assert_found(&zstd, &name(2), |_| compressed(b"short garbage"), "invalid");
+}
+
+#[test]
+fn a_segment_of_a_newer_postgresql_is_only_decoded() {
+    let home = home_with_an_archive(&[]);
+    let newer = Segment::small(2).magic(0xD1FE).bytes();
+    fs::write(home.archived(&name(2)), newer).unwrap();
+    let run = verify(&home, &[]).exits(0);
+    assert!(run.stdout.contains("no problems"), "{}", run.stdout);
+    assert!(
+        run.stderr.contains("WARNING: 1 segments were only decoded"),
+        "{}",
+        run.stderr
+    );
+    let answer = json_of(&home, &["verify-wals", "main"], 0);
+    assert_eq!(answer["main"]["unjudged"], 1);
+}
+
+#[test]
 fn what_is_missing_is_found() {
     let archive = home_with_an_archive(&[("compression", "zstd")]);
     let home = archive.copy();

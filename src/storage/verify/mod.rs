@@ -73,7 +73,8 @@ pub struct VerifySummary {
     pub stored_size_bytes: u64,
     /// The size of the WAL in them.
     pub wal_size_bytes: u64,
-    /// Complete segments whose pages no PostgreSQL from 10 to 18 has written, as far as we can see.
+    /// Complete segments that begin like one, but not as PostgreSQL 10 to 18 on a little-endian machine writes
+    /// them: their pages say nothing to us.
     pub unjudged: u64,
     /// Problems that were reported.
     pub problems: u64,

@@ -22,6 +22,13 @@ pub enum Problem {
         /// The evidence.
         fault: WalFault,
     },
+    /// A complete segment does not begin with the header of a segment's first page.
+    NoFirstPage {
+        /// The segment.
+        name: WalName,
+        /// It begins with zeros, as what a disk has lost.
+        is_zeros: bool,
+    },
     /// A segment does not have the size that segments of its cluster have.
     SegmentSize {
         /// The segment.
@@ -89,6 +96,7 @@ impl Problem {
         match self {
             Problem::Undecodable { name, .. }
             | Problem::Fault { name, .. }
+            | Problem::NoFirstPage { name, .. }
             | Problem::SegmentSize { name, .. }
             | Problem::Page { name, .. }
             | Problem::History { name, .. }
@@ -104,7 +112,9 @@ impl Problem {
     pub fn kind(&self) -> &'static str {
         match self {
             Problem::Undecodable { .. } => "undecodable",
-            Problem::Fault { .. } | Problem::SegmentSize { .. } => "invalid",
+            Problem::Fault { .. } | Problem::NoFirstPage { .. } | Problem::SegmentSize { .. } => {
+                "invalid"
+            }
             Problem::Page { .. } => "page",
             Problem::History { .. } => "history",
             Problem::ListedSize { .. } => "listed_size",
@@ -122,6 +132,13 @@ impl fmt::Display for Problem {
         match self {
             Problem::Undecodable { name, source } => write!(f, "{name}: {source}"),
             Problem::Fault { name, fault } => write!(f, "{name}: {fault}"),
+            Problem::NoFirstPage { name, is_zeros } => {
+                let found = if *is_zeros { "zeros" } else { "something else" };
+                write!(
+                    f,
+                    "{name}: it begins with {found}, not with the header of a segment's first page"
+                )
+            }
             Problem::SegmentSize {
                 name,
                 wal_size_bytes,
