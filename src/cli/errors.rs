@@ -169,7 +169,7 @@ impl Report<'_> {
                 lines.push(format!("the archived: {}", header(difference.archived)));
             }
         }
-        let hint = hint(judged, self.server);
+        let hint = hint(outcast.kind, judged, self.server);
         lines.extend(
             hint.filter(|_| !removed)
                 .map(|hint| format!("HINT: {hint}")),
@@ -207,6 +207,9 @@ fn why(kind: OutcastKind) -> &'static str {
         OutcastKind::Duplicate => "the archive had other content under its name",
         OutcastKind::Unknown => "it was no WAL file",
         OutcastKind::Invalid => "it was not what its name said",
+        OutcastKind::Superseded => {
+            "receive-wal --reset left its timeline, of which it is the last WAL that was received"
+        }
         OutcastKind::Other => "somebody else put it here",
     }
 }
@@ -232,7 +235,7 @@ fn message(judged: &Judged) -> String {
     }
 }
 
-fn hint(judged: &Judged, server: &ServerConfig) -> Option<String> {
+fn hint(kind: OutcastKind, judged: &Judged, server: &ServerConfig) -> Option<String> {
     let incoming = server.incoming_wals_directory.display();
     Some(match &judged.verdict {
         Verdict::Archived(_) => format!(
@@ -241,6 +244,11 @@ fn hint(judged: &Judged, server: &ServerConfig) -> Option<String> {
         ),
         _ if judged.fault.is_some() => {
             "nothing can be recovered from it under this name; find out who sent it".to_owned()
+        }
+        _ if kind == OutcastKind::Superseded => {
+            "it may be the only copy of that WAL, without which no older base backup can be recovered to the \
+             end of its timeline; keep it until a newer base backup is complete"
+                .to_owned()
         }
         Verdict::Different { .. } => {
             "two clusters may archive to this server, or one that was restored went on without a new \

@@ -122,6 +122,34 @@ fn explaining_tells_where_files_differ_and_what_to_do() {
 }
 
 #[test]
+fn the_end_of_a_timeline_that_was_left_is_known_as_the_only_copy_of_its_wal() {
+    let home = home_with_errors(&[("compression", "zstd")]);
+    let partial = format!("{}.partial", Segment::small(4).name());
+    let file = format!("{partial}.{STAMP}.superseded");
+    put(&home.errors(), &file, &Segment::small(4).bytes());
+    let run = errors(&home, &["--resolve", "--explain", &file]).exits(0);
+    for text in [
+        "why: receive-wal --reset left its timeline",
+        "the archive has no file of this name",
+        "HINT: it may be the only copy of that WAL",
+        "keep it until a newer base backup is complete",
+    ] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
+    assert!(home.errors().join(&file).exists());
+    for command in ["check", "status"] {
+        let run = home.run(&[command, "main"]);
+        assert!(run.stdout.contains("superseded: 1"), "{}", run.stdout);
+        assert!(!run.stdout.contains("unknown failure"), "{}", run.stdout);
+    }
+    // Archived after all, it may go.
+    put(&home.incoming(), &partial, &Segment::small(4).bytes());
+    home.archive().exits(0);
+    errors(&home, &["--resolve", &file]).exits(0);
+    assert!(!home.errors().join(&file).exists());
+}
+
+#[test]
 fn only_what_is_proven_to_be_in_the_archive_is_removed() {
     let home = home_with_errors(&[("compression", "zstd")]);
     // The archived copy is not listed: a run was killed after it had published it.
