@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::archive_wal::{Parts, lock_task, stop_on_signals};
 use super::list_wals::segment;
+use super::locks::wait_for_task;
 use super::output::Output;
 use super::servers::select_one;
 use crate::catalog::{self, WalFileInfo};
@@ -61,7 +62,7 @@ fn delete(
     parts.check_mounted(server)?;
     let _locks = match args.dry_run {
         true => Vec::new(),
-        false => locks(server)?,
+        false => locks(server, output)?,
     };
     let backups = catalog::backups(server).map_err(|error| {
         format!("no WAL was deleted: {error}\nHINT: repair that file, or delete that backup")
@@ -105,21 +106,21 @@ fn retention(args: &DeleteWalsArgs) -> Retention {
     }
 }
 
-/// The locks that Barman's `delete` takes, so that no base backup begins meanwhile, and that of
-/// whoever adds WAL, which is waited for.
-fn locks(server: &ServerConfig) -> Result<Vec<LockFile>, String> {
+/// The lock of whoever adds WAL, which is waited for, and the one that Barman's `delete` takes, so that no base backup
+/// begins meanwhile: last, so that none is kept from beginning while we wait.
+fn locks(server: &ServerConfig, output: &Output) -> Result<Vec<LockFile>, String> {
+    let adder = match server.passive {
+        true => "sync-wal",
+        false => "archive-wal",
+    };
+    let adder = wait_for_task(server, adder, "no WAL was deleted", output)?;
     let backup = lock_task(server, "backup", Wait::Never)?.ok_or_else(|| {
         format!(
             "Another process in running on server {}. Impossible to delete WAL files.",
             server.name
         )
     })?;
-    let adder = match server.passive {
-        true => "sync-wal",
-        false => "archive-wal",
-    };
-    let adder = lock_task(server, adder, Wait::Forever)?;
-    Ok([Some(backup), adder].into_iter().flatten().collect())
+    Ok([adder, Some(backup)].into_iter().flatten().collect())
 }
 
 /// Prints what goes, and how much that was.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::archive_wal::{Parts, lock_task, own_cluster};
+use super::archive_wal::{Parts, own_cluster};
+use super::locks::wait_for_task;
 use super::output::Output;
 use super::servers::select_one;
 use crate::archiver::{self, Judged, Outcast, OutcastKind, Verdict};
@@ -44,7 +45,7 @@ fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(
     let parts = Parts::new(server)?;
     // Nobody may archive or delete between a comparison and what follows from it.
     let _lock = match args.resolve {
-        true => lock_task(server, "archive-wal", Wait::Forever)?,
+        true => wait_for_task(server, "archive-wal", "no file was removed", output)?,
         false => None,
     };
     let (decoder, recognition) = (Decoder::new(server), Recognition::new(server));

@@ -20,6 +20,7 @@ mod hand_over;
 mod inquiry;
 mod list_wals;
 mod live;
+mod locks;
 mod log;
 mod output;
 mod personality;

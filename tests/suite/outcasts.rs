@@ -1,11 +1,13 @@
 //! `errors`: does it tell what is safe to remove, and remove nothing else?
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::holder::Holder;
 use crate::support::home::{Home, names, put};
-use crate::support::tool::{Barman, Run};
+use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
 use crate::support::wal::Segment;
 
 const FIRST: &str = "000000010000000000000001";
@@ -179,6 +181,24 @@ fn only_what_is_proven_to_be_in_the_archive_is_removed() {
     home.assert_archived(FIRST, &Segment::small(1).bytes());
     let run = errors(&home, &["--resolve"]).exits(0);
     assert!(run.stdout.contains("0 of 5 removed"), "{}", run.stdout);
+}
+
+#[test]
+fn whoever_is_waited_for_is_named() {
+    let home = home_with_errors(&[]);
+    let archiver = Holder::start(&home, ".main-archive-wal.lock");
+    let arguments = ["errors", "main", "--resolve"];
+    let child = start(&mut Walarch.command(&home, &arguments));
+    let waiting = format!(
+        "Waiting for archive-wal of server main (PID {})",
+        archiver.pid
+    );
+    wait_for("the line", || home.log().contains(&waiting).then_some(()));
+    assert_eq!(names(&home.errors()).len(), 6);
+    drop(archiver);
+    let run = finish(child, Duration::from_secs(60)).exits(0);
+    assert!(run.stdout.contains(&waiting), "{}", run.stdout);
+    assert_eq!(names(&home.errors()).len(), 5);
 }
 
 #[test]

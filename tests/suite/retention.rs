@@ -345,11 +345,15 @@ fn a_running_backup_or_archiver_keeps_it_away() {
     let archiver = home.hold_lock(".main-archive-wal.lock");
     let arguments = ["delete-wals", "main", "--before", &name(5)];
     let child = start(&mut Walarch.command(&home, &arguments));
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(1500));
     assert_holds(&home, &rest(1));
+    // A base backup may begin meanwhile.
+    drop(home.hold_lock(".main-backup.lock"));
     drop(archiver);
-    finish(child, LIMIT).exits(0);
+    let run = finish(child, LIMIT).exits(0);
     assert_holds(&home, &rest(5));
+    let waiting = "Waiting for archive-wal of server main";
+    assert!(run.stdout.contains(waiting), "{}", run.stdout);
 }
 
 #[test]

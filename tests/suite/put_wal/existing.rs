@@ -125,6 +125,18 @@ fn a_damaged_arrival_condemns_nothing() {
     assert_holds(&home, FIRST, &first());
 }
 
+/// Takes a minute, as long as a sender can be kept waiting.
+#[test]
+fn another_put_wal_that_hangs_is_not_waited_for_for_ever() {
+    let home = Home::new();
+    put(&home.incoming(), FIRST, &first()[..5000]);
+    let _other = home.hold_lock(".main-put-wal.lock");
+    let run = receive(&home, &stream(FIRST, &first())).exits(1);
+    assert!(run.stderr.contains(".main-put-wal.lock"), "{}", run.stderr);
+    assert!(run.stderr.contains("HINT: "), "{}", run.stderr);
+    assert_holds(&home, FIRST, &first()[..5000]);
+}
+
 #[test]
 fn what_is_no_regular_file_is_not_replaced() {
     let home = Home::new();
