@@ -11,7 +11,7 @@ use super::servers::select_one;
 use crate::archiver::{self, Judged, Outcast, OutcastKind, Verdict};
 use crate::codec::Decoder;
 use crate::config::{Config, ServerConfig};
-use crate::durable::Wait;
+use crate::printable::printable;
 use crate::storage::{Comparison, Recognition, SaveError};
 use crate::units::pretty_size;
 use crate::wal::LongPageHeader;
@@ -130,9 +130,10 @@ impl Report<'_> {
         for (outcast, judged) in judged {
             let removed = removed.contains(&outcast.path);
             let message = message(judged);
+            let name = printable(&outcast.file_name());
             self.output.line(&match removed {
-                true => format!("\t{}: {message}: removed", outcast.file_name()),
-                false => format!("\t{}: {message}", outcast.file_name()),
+                true => format!("\t{name}: {message}: removed"),
+                false => format!("\t{name}: {message}"),
             });
             if self.explain {
                 self.explain(outcast, judged, removed);
@@ -226,8 +227,8 @@ fn message(judged: &Judged) -> String {
         Verdict::NotArchived => "the archive has no file of this name".to_owned(),
         Verdict::Failed(SaveError::ArchivedCopy {
             location, source, ..
-        }) => format!("the archived file of this name, {location}, cannot be read: {source}"),
-        Verdict::Failed(error) => error.to_string(),
+        }) => format!("the archived file of this name, {location}, cannot be used: {source}"),
+        Verdict::Failed(error) => printable(&error.to_string()),
         Verdict::NoWal => "it is no WAL file".to_owned(),
     };
     match &judged.fault {

@@ -253,6 +253,24 @@ fn what_barman_has_set_aside_is_understood() {
 }
 
 #[test]
+fn names_that_would_steer_a_terminal_are_shown_without_that() {
+    let home = Home::new();
+    let name = "\x1b[2J\nERROR: forged";
+    put(&home.incoming(), name, b"?");
+    for run in [home.archive().exits(0), errors(&home, &[]).exits(0)] {
+        let printed = run.stdout + &run.stderr + &home.log();
+        assert!(
+            printed.contains("\u{fffd}[2J\u{fffd}ERROR: forged"),
+            "{printed}"
+        );
+        assert!(
+            !printed.contains('\x1b') && !printed.contains("\nERROR"),
+            "{printed}"
+        );
+    }
+}
+
+#[test]
 fn an_errors_directory_without_anything_says_so() {
     let home = Home::new();
     let run = errors(&home, &[]).exits(0);
