@@ -316,6 +316,26 @@ fn a_segment_that_cannot_be_what_its_name_says_is_refused() {
 }
 
 #[test]
+fn what_get_wal_would_refuse_is_refused() {
+    let (history, _) = wal::history(2);
+    let (label, _) = wal::backup_label(&Segment::small(2));
+    for (name, bytes) in [
+        (FIRST, &b"short garbage"[..]),
+        (&history, b""),
+        (&label, b""),
+    ] {
+        let home = Home::new();
+        let run = receive(&home, &stream(name, bytes)).exits(1);
+        assert!(run.stderr.contains("Invalid file"), "{}", run.stderr);
+        assert_empty(&home.incoming());
+    }
+    let home = Home::new();
+    let partial = format!("{FIRST}.partial");
+    receive(&home, &stream(&partial, b"")).exits(0);
+    assert_holds(&home, &partial, b"");
+}
+
+#[test]
 fn wal_of_another_cluster_is_refused() {
     let home = Home::new();
     fs::write(
