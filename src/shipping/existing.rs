@@ -1,7 +1,7 @@
 //! A file that is received, and one of the same name that waits to be archived already.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -84,8 +84,10 @@ impl Judge {
     ) -> io::Result<Verdict> {
         match compare(&mut rewound(existing)?, &mut rewound(good)?)? {
             Comparison::Equal => return Ok(Verdict::Same),
-            Comparison::Beginning => return Ok(Verdict::Beginning),
-            Comparison::Different => {}
+            Comparison::Beginning if !is_whole_text(name, existing)? => {
+                return Ok(Verdict::Beginning);
+            }
+            Comparison::Beginning | Comparison::Different => {}
         }
         let head = read_some(&mut rewound(existing)?, HEAD_SIZE_BYTES)?;
         if codec::is_encrypted(&head) {
@@ -145,6 +147,19 @@ impl Judge {
         let decoded = decoded.map_err(io::Error::other)?;
         Ok(Box::new(decoded.take(FILE_SIZE_MAX_BYTES)))
     }
+}
+
+/// Whether a file is a history or a label that ends with a line's end: nobody has cut that off, whatever another one
+/// says besides.
+fn is_whole_text(name: &WalName, mut file: &File) -> io::Result<bool> {
+    if !matches!(name.kind(), WalKind::History | WalKind::BackupLabel) {
+        return Ok(false);
+    }
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    Ok(read_some(&mut file, 1)? == b"\n")
 }
 
 /// How two streams relate.
