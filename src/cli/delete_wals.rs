@@ -11,8 +11,8 @@ use super::archive_wal::{Parts, lock_task, stop_on_signals};
 use super::list_wals::segment;
 use super::locks::wait_for_task;
 use super::output::Output;
-use super::servers::select_one;
-use crate::catalog::{self, WalFileInfo};
+use super::servers::select_one_active;
+use crate::catalog::{self, Backup, BackupsError, WalFileInfo};
 use crate::config::{Config, ServerConfig, parse_age};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::{Hooks, Refusal};
@@ -44,7 +44,7 @@ pub(super) struct DeleteWalsArgs {
 /// Deletes WAL of one server.
 pub(super) fn run(config: Config, args: &DeleteWalsArgs, output: &Output) {
     let configuration_path = config.path.clone();
-    if let Some(server) = select_one(config, &args.server_name, output)
+    if let Some(server) = select_one_active(config, &args.server_name, output)
         && let Err(message) = delete(&server, &configuration_path, args, output)
     {
         output.error(&message);

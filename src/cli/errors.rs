@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::archive_wal::{Parts, own_cluster};
 use super::locks::wait_for_task;
 use super::output::Output;
-use super::servers::select_one;
+use super::servers::{select_one_active, select_one_to_read};
 use crate::archiver::{self, Judged, Outcast, OutcastKind, Verdict};
 use crate::codec::Decoder;
 use crate::config::{Config, ServerConfig};
@@ -34,7 +34,11 @@ pub(super) struct ErrorsArgs {
 
 /// Tells what lies in the errors directory of one server and how it compares with the archive.
 pub(super) fn run(config: Config, args: &ErrorsArgs, output: &Output) {
-    if let Some(server) = select_one(config, &args.server_name, output)
+    let server = match args.resolve {
+        true => select_one_active(config, &args.server_name, output),
+        false => select_one_to_read(config, &args.server_name, output),
+    };
+    if let Some(server) = server
         && let Err(message) = errors(&server, args, output)
     {
         output.error(&message);

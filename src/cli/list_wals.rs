@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::archive_wal::Parts;
 use super::output::Output;
-use super::servers::select_one;
+use super::servers::select_one_to_read;
 use crate::catalog::{CatalogError, WalFileInfo};
 use crate::codec::Decoder;
 use crate::config::{Config, ServerConfig};
@@ -57,7 +57,7 @@ pub(super) fn segment(text: &str) -> Result<WalName, String> {
 
 /// Lists what xlogdb lists, in its order, and marks what is missing.
 pub(super) fn run(config: Config, args: &ListWalsArgs, output: &Output) {
-    if let Some(server) = select_one(config, &args.server_name, output)
+    if let Some(server) = select_one_to_read(config, &args.server_name, output)
         && let Err(message) = list(&server, &args.range.range(), output)
     {
         output.error(&message);

@@ -538,6 +538,29 @@ fn an_empty_archive_verifies() {
 }
 
 #[test]
+fn the_archive_of_an_inactive_server_is_read_like_any_other() {
+    let home = home_with_an_archive(&[("active", "off")]);
+    assert!(!home.archived(&name(1)).exists(), "nothing archives for it");
+    fs::create_dir_all(home.archived(&name(1)).parent().unwrap()).unwrap();
+    fs::write(home.archived(&name(1)), b"garbage").unwrap();
+    assert_eq!(problems(&home, &[]), pairs(&[("invalid", &name(1))]));
+    let answer = json_of(&home, &["list-wals", "main"], 0);
+    assert_eq!(answer["main"]["wals"][0]["name"], name(1));
+    let aside = format!("{}.20260102T030405Z.duplicate", name(1));
+    put(&home.errors(), &aside, &Segment::small(1).bytes());
+    let run = home.run(&["errors", "main"]).exits(0);
+    assert!(run.stdout.contains(&aside), "{}", run.stdout);
+    // Not to do what changes something is an error.
+    for arguments in [
+        &["errors", "main", "--resolve"][..],
+        &["delete-wals", "main", "--keep-size", "0"],
+    ] {
+        let run = home.run(arguments).exits(1);
+        assert_eq!(run.stderr, "ERROR: Inactive server: main\n");
+    }
+}
+
+#[test]
 fn verifying_and_archiving_do_not_disturb_each_other() {
     let home = Home::with(&[("compression", "zstd")]);
     home.incoming_segments(1..=20);
