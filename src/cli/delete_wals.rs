@@ -1,6 +1,7 @@
 //! `delete-wals`
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,8 +19,9 @@ use crate::durable::{LockFile, Wait};
 use crate::hooks::{Hooks, Refusal};
 use crate::observe::{Event, Observer};
 use crate::storage::retention::{Deletion, DeletionReport, Plan, Retention};
+use crate::storage::visit_listed;
 use crate::units::{parse_size, pretty_size};
-use crate::wal::WalName;
+use crate::wal::{WalKind, WalName};
 
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("retention").required(true).args(["before", "older_than", "keep_size"]))]
@@ -64,9 +66,7 @@ fn delete(
         true => Vec::new(),
         false => locks(server, output)?,
     };
-    let backups = catalog::backups(server).map_err(|error| {
-        format!("no WAL was deleted: {error}\nHINT: repair that file, or delete that backup")
-    })?;
+    let backups = backups(server, &parts)?;
     let plan = Plan::new(&retention, &*parts.storage, &parts.catalog, &backups)
         .map_err(|error| error.to_string())?;
     let reporter = Reporter::begin(output, server, args.dry_run);
@@ -91,6 +91,39 @@ fn delete(
     report
         .map(|report| reporter.say_what_is_left(&report))
         .map_err(|error| error.to_string())
+}
+
+/// What is known of the base backups. Where that may not be all, no WAL may go.
+fn backups(server: &ServerConfig, parts: &Parts) -> Result<Vec<Backup>, String> {
+    let refused = |error: &BackupsError| {
+        let hint = match error {
+            BackupsError::Absent { .. } => {
+                "is its file system mounted? If there are no base backups, create that directory"
+            }
+            _ => "repair that file, or delete that backup",
+        };
+        format!("no WAL was deleted: {error}\nHINT: {hint}")
+    };
+    let backups = catalog::backups(server).map_err(|error| refused(&error))?;
+    if catalog::has_backups_directory(server) {
+        return Ok(backups);
+    }
+    // A home that only has WAL needs no such directory; where a backup was taken, there was one.
+    let mut has_label = false;
+    let listed = visit_listed(&parts.catalog, &*parts.storage, &mut |line| {
+        has_label = line.is_ok_and(|info| info.name.kind() == WalKind::BackupLabel);
+        match has_label {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    listed.map_err(|error| error.to_string())?;
+    match has_label {
+        true => Err(refused(&BackupsError::Absent {
+            path: server.basebackups_directory.clone(),
+        })),
+        false => Ok(backups),
+    }
 }
 
 fn retention(args: &DeleteWalsArgs) -> Retention {

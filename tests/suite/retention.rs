@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -252,6 +253,38 @@ fn a_backup_that_cannot_be_understood_keeps_everything() {
         }
         assert_holds(&home, &rest(1));
     }
+}
+
+#[test]
+fn base_backups_that_are_not_mounted_keep_everything() {
+    let archive = home_with_an_archive(&[]);
+    let assert_refused = |home: &Home| {
+        for more in [&[][..], &["--dry-run"]] {
+            let run = delete(home, &[&["--keep-size", "0"], more].concat()).exits(1);
+            assert!(run.stderr.contains("is not there"), "{}", run.stderr);
+            assert!(run.stderr.contains("HINT: is its file system mounted"));
+        }
+        assert_holds(home, &rest(1));
+    };
+    // Gone where a backup was taken; then a link that leads nowhere.
+    let home = archive.copy();
+    fs::remove_dir(home.dir("base")).unwrap();
+    assert_refused(&home);
+    symlink("/nowhere", home.dir("base")).unwrap();
+    assert_refused(&home);
+    // Somewhere else, as configured.
+    let home = home_with_an_archive(&[("basebackups_directory", "{root}/mnt/base")]);
+    assert_refused(&home);
+    fs::create_dir_all(home.root().join("mnt/base")).unwrap();
+    delete(&home, &["--before", &name(4)]).exits(0);
+    assert_holds(&home, &rest(4));
+    // A home that only ever had WAL needs none.
+    let home = Home::new();
+    fs::remove_dir(home.dir("base")).unwrap();
+    home.incoming_segments(1..=3);
+    home.archive().exits(0);
+    delete(&home, &["--before", &name(3)]).exits(0);
+    assert_eq!(home.listed(), [name(3)]);
 }
 
 #[test]
