@@ -462,6 +462,60 @@ fn what_is_missing_is_found() {
 }
 
 #[test]
+fn damage_of_xlogdb_itself_is_found() {
+    let archive = home_with_an_archive(&[("compression", "zstd")]);
+    let text = fs::read_to_string(archive.xlogdb_file()).unwrap();
+    let with_lines = |more: &str| {
+        let home = archive.copy();
+        fs::write(home.xlogdb_file(), format!("{text}{more}")).unwrap();
+        home
+    };
+    let unreadable = pairs(&[("unreadable_lines", "")]);
+    let home = with_lines("what?\nand what else?\n");
+    assert_eq!(problems(&home, &[]), unreadable);
+    let run = verify(&home, &[]).exits(1);
+    assert!(
+        run.stderr
+            .contains("xlogdb has 2 lines that cannot be read")
+    );
+    // Torn by a crash, and not mended yet.
+    assert_eq!(problems(&with_lines("00000002"), &[]), unreadable);
+    let second = text
+        .lines()
+        .find(|line| line.starts_with(&name(2)))
+        .unwrap();
+    let home = with_lines(&format!("{second}\n"));
+    assert_eq!(problems(&home, &[]), pairs(&[("listed_twice", &name(2))]));
+    home.run(&["rebuild-xlogdb", "main"]).exits(0);
+    assert_eq!(problems(&home, &[]), []);
+}
+
+#[test]
+fn a_file_in_the_wrong_place_is_found() {
+    let home = home_with_an_archive(&[("compression", "zstd")]);
+    let wrong = home.wals().join("0000000100000007").join(name(2));
+    fs::create_dir(wrong.parent().unwrap()).unwrap();
+    fs::rename(home.archived(&name(2)), &wrong).unwrap();
+    let at_the_root = home.wals().join(name(3));
+    fs::copy(home.archived(&name(3)), &at_the_root).unwrap();
+    assert_eq!(
+        problems(&home, &[]),
+        pairs(&[
+            ("not_there", &name(2)),
+            ("misplaced", &name(3)),
+            ("misplaced", &name(2)),
+            ("gap", ""),
+        ])
+    );
+    let run = verify(&home, &[]).exits(1);
+    assert!(
+        run.stderr.contains(wrong.to_str().unwrap()),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
 fn of_very_many_absent_files_those_without_a_name_are_counted() {
     let home = home_with_an_archive(&[]);
     let mut lines = fs::read_to_string(home.xlogdb_file()).unwrap();

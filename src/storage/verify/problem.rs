@@ -71,6 +71,28 @@ pub enum Problem {
         /// How many.
         files: u64,
     },
+    /// xlogdb lists a file more than once: whoever adds up its lines counts it as often.
+    ListedTwice {
+        /// The file.
+        name: WalName,
+    },
+    /// The same of many more files.
+    MoreListedTwice {
+        /// How many.
+        files: u64,
+    },
+    /// xlogdb has lines that are none.
+    UnreadableLines {
+        /// How many.
+        lines: u64,
+    },
+    /// A file lies where nobody looks for it.
+    Misplaced {
+        /// The file.
+        name: WalName,
+        /// Where it is.
+        location: String,
+    },
     /// The archive has a file that xlogdb does not list.
     NotListed {
         /// The file.
@@ -102,9 +124,23 @@ impl Problem {
             | Problem::History { name, .. }
             | Problem::ListedSize { name, .. }
             | Problem::NotThere { name }
+            | Problem::ListedTwice { name }
+            | Problem::Misplaced { name, .. }
             | Problem::NotListed { name }
             | Problem::NoEnd { name } => Some(name),
-            Problem::MoreNotThere { .. } | Problem::NoHistory { .. } | Problem::Gap(_) => None,
+            Problem::MoreNotThere { .. }
+            | Problem::MoreListedTwice { .. }
+            | Problem::UnreadableLines { .. }
+            | Problem::NoHistory { .. }
+            | Problem::Gap(_) => None,
+        }
+    }
+
+    /// How many problems it stands for.
+    pub fn count(&self) -> u64 {
+        match self {
+            Problem::MoreNotThere { files } | Problem::MoreListedTwice { files } => *files,
+            _ => 1,
         }
     }
 
@@ -119,6 +155,9 @@ impl Problem {
             Problem::History { .. } => "history",
             Problem::ListedSize { .. } => "listed_size",
             Problem::NotThere { .. } | Problem::MoreNotThere { .. } => "not_there",
+            Problem::ListedTwice { .. } | Problem::MoreListedTwice { .. } => "listed_twice",
+            Problem::UnreadableLines { .. } => "unreadable_lines",
+            Problem::Misplaced { .. } => "misplaced",
             Problem::NotListed { .. } => "not_listed",
             Problem::NoHistory { .. } => "no_history",
             Problem::Gap(_) => "gap",
@@ -166,6 +205,22 @@ impl fmt::Display for Problem {
             Problem::MoreNotThere { files } => write!(
                 f,
                 "xlogdb lists {files} more that are not in the archive; their names are not shown"
+            ),
+            Problem::ListedTwice { name } => write!(
+                f,
+                "{name}: xlogdb lists it more than once; rebuild-xlogdb writes it anew"
+            ),
+            Problem::MoreListedTwice { files } => write!(
+                f,
+                "xlogdb lists {files} more files more than once; their names are not shown"
+            ),
+            Problem::UnreadableLines { lines } => write!(
+                f,
+                "xlogdb has {lines} lines that cannot be read; rebuild-xlogdb writes it anew"
+            ),
+            Problem::Misplaced { name, location } => write!(
+                f,
+                "{name}: {location} is not the place of that name: nobody finds it there"
             ),
             Problem::NotListed { name } => {
                 write!(
