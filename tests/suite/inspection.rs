@@ -673,3 +673,29 @@ fn an_archive_is_checked_for_a_new_server_as_barman_checks_it() {
     same_answer(&home, &["--timeline", "3"]);
     same_answer(&home, &[]);
 }
+
+#[test]
+fn an_xlogdb_that_has_lost_everything_does_not_hide_the_archive() {
+    let home = home_with_an_archive(&[]);
+    fs::write(home.xlogdb_file(), "").unwrap();
+    let check = |more: &[&str]| home.run(&[&["check-wal-archive", "main"], more].concat());
+    let run = check(&[]).exits(1);
+    assert!(
+        run.stderr.contains("Expected empty archive"),
+        "{}",
+        run.stderr
+    );
+    let run = check(&["--timeline", "2"]).exits(1);
+    assert!(
+        run.stderr.contains("Found 4 files in WAL archive"),
+        "{}",
+        run.stderr
+    );
+    check(&["--timeline", "3"]).exits(0);
+    let run = home.run(&["list-wals", "main"]).exits(0);
+    assert!(
+        run.stderr.contains("HINT: 'walarch rebuild-xlogdb main'"),
+        "{}",
+        run.stderr
+    );
+}
