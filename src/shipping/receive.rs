@@ -170,6 +170,7 @@ impl Inbox {
         let path = sweep::temporary_path(&self.incoming, &wal_name);
         let (temporary, mut file) =
             Temporary::create(path.clone(), MODE).map_err(ReceiveError::about("create", &path))?;
+        sweep::mark_in_use(&file);
         let mut sha256 = Algorithm::Sha256.start();
         let mut head = Vec::new();
         let head_size_bytes = HEAD_SIZE_BYTES.max(LONG_HEADER_SIZE_BYTES);

@@ -1,7 +1,5 @@
 //! Files whose name waits in `incoming` already.
 
-use std::io::Write;
-
 use super::*;
 
 #[test]
