@@ -48,6 +48,7 @@ pub mod durable;
 pub mod hooks;
 pub mod observe;
 pub mod postgres;
+mod printable;
 pub mod receiver;
 pub mod restore;
 pub mod shipping;

@@ -5,11 +5,12 @@ use std::io;
 use std::path::Path;
 
 /// The endings of what is set aside, and what they are called: Barman's words first.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 5] = [
     (".error", "not relevant"),
     (".duplicate", "duplicates"),
     (".unknown", "unknown"),
     (".invalid", "invalid"),
+    (".superseded", "superseded"),
 ];
 
 /// What everything else is called.

@@ -22,15 +22,19 @@ pub enum OutcastKind {
     Unknown,
     /// `.invalid`: it was not what its name said.
     Invalid,
+    /// `.superseded`: the partial segment of a timeline that the receiver has left; the archive may never get
+    /// its WAL in another way.
+    Superseded,
     /// Neither walarch nor Barman gives such names.
     Other,
 }
 
 impl OutcastKind {
-    const ALL: [OutcastKind; 3] = [
+    const ALL: [OutcastKind; 4] = [
         OutcastKind::Duplicate,
         OutcastKind::Unknown,
         OutcastKind::Invalid,
+        OutcastKind::Superseded,
     ];
 
     /// The last part of the object's name; empty for [`OutcastKind::Other`].
@@ -39,6 +43,7 @@ impl OutcastKind {
             OutcastKind::Duplicate => "duplicate",
             OutcastKind::Unknown => "unknown",
             OutcastKind::Invalid => "invalid",
+            OutcastKind::Superseded => "superseded",
             OutcastKind::Other => "",
         }
     }
@@ -326,6 +331,14 @@ mod tests {
                     OutcastKind::Duplicate,
                     true,
                     Some(format!("{segment}.00000028.backup")),
+                ),
+            ),
+            (
+                format!("{segment}.partial.{stamp}.superseded"),
+                (
+                    OutcastKind::Superseded,
+                    true,
+                    Some(format!("{segment}.partial")),
                 ),
             ),
             (segment.to_owned(), (OutcastKind::Other, false, known)),

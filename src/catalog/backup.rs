@@ -11,6 +11,9 @@ use crate::wal::{WalKind, WalName};
 /// The name of a backup's file in `basebackups_directory/BACKUP_ID`, up to Barman 3.13.1.
 const OLD_NAME: &str = "backup.info";
 
+/// `basebackups_directory` in `BACKUP_DIRECTORY` where nothing else is configured.
+const DEFAULT_DIRECTORY: &str = "base";
+
 /// The end of its name in `BACKUP_DIRECTORY/meta`, since then.
 const NEW_SUFFIX: &str = "-backup.info";
 
@@ -51,6 +54,12 @@ pub enum BackupsError {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// The directory of the base backups is not there, although there must be one.
+    #[error("{} is not there, so nobody knows which WAL the base backups need", path.display())]
+    Absent {
+        /// The directory.
+        path: PathBuf,
     },
     /// A `backup.info` says nothing that could be relied on.
     #[error("cannot tell from {} which WAL backup {id} needs: {reason}", path.display())]
@@ -96,6 +105,10 @@ pub fn last_backup(server: &ServerConfig) -> Option<BackupWal> {
 ///
 /// [`BackupsError`] for whatever is there and cannot be understood.
 pub fn backups(server: &ServerConfig) -> Result<Vec<Backup>, BackupsError> {
+    if is_missed(server) {
+        let path = server.basebackups_directory.clone();
+        return Err(BackupsError::Absent { path });
+    }
     let mut backups = Vec::new();
     for (id, path) in files(server)? {
         if let Some(text) = read(&path)? {
@@ -109,6 +122,19 @@ pub fn backups(server: &ServerConfig) -> Result<Vec<Backup>, BackupsError> {
         }
     }
     Ok(backups)
+}
+
+/// Whether there is a directory for the base backups of a server. A home that only has WAL may lack it.
+pub fn has_backups_directory(server: &ServerConfig) -> bool {
+    server.basebackups_directory.exists()
+}
+
+/// Whether a directory that somebody has configured, or linked, is not there: its file system may not be mounted.
+fn is_missed(server: &ServerConfig) -> bool {
+    let directory = &server.basebackups_directory;
+    let is_default = *directory == server.backup_directory.join(DEFAULT_DIRECTORY);
+    let is_link = fs::symlink_metadata(directory).is_ok();
+    !has_backups_directory(server) && (is_link || !is_default)
 }
 
 /// Where what is known of each backup stands, if it stands anywhere: in `meta` or, before Barman

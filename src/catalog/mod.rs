@@ -15,7 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-pub use backup::{Backup, BackupWal, BackupsError, backups, last_backup};
+pub use backup::{Backup, BackupWal, BackupsError, backups, has_backups_directory, last_backup};
 pub use line::{InvalidLine, WalFileInfo, modification_time_s};
 pub use remove::Removed;
 pub use survey::Survey;

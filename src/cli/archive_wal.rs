@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -271,11 +271,14 @@ pub(super) fn lock_task(
     task: &str,
     wait: Wait,
 ) -> Result<Option<LockFile>, String> {
-    let path = server
-        .lock_directory
-        .join(format!(".{}-{task}.lock", server.name));
+    let path = lock_path(server, task);
     LockFile::acquire(&path, wait)
         .map_err(|error| format!("cannot lock {}: {error}", path.display()))
+}
+
+pub(super) fn lock_path(server: &ServerConfig, task: &str) -> PathBuf {
+    let name = format!(".{}-{task}.lock", server.name);
+    server.lock_directory.join(name)
 }
 
 /// A flag that a request to stop raises; a second request ends the process at once, which loses

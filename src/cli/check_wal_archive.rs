@@ -10,6 +10,7 @@ use super::servers::select_one;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::Config;
 use crate::storage::{WalStorageStrategy, visit_listed};
+use crate::wal::WalName;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckWalArchiveArgs {
@@ -38,7 +39,7 @@ pub(super) fn run(config: Config, args: &CheckWalArchiveArgs, output: &Output) {
         output.info(&format!("Server {name}:"));
     }
     match objection(&*parts.storage, &parts.catalog, args.timeline) {
-        Err(error) => output.error(&error.to_string()),
+        Err(error) => output.error(&error),
         Ok(Some(objection)) => output.error(&format!(
             "WAL archive check failed for server {name}: {objection}"
         )),
@@ -57,7 +58,7 @@ fn objection(
     storage: &dyn WalStorageStrategy,
     catalog: &Catalog,
     timeline: Option<u64>,
-) -> Result<Option<String>, CatalogError> {
+) -> Result<Option<String>, String> {
     let mut listed: u64 = 0;
     let mut stranger = None;
     let (mut unexpected, first) = (0, timeline.unwrap_or(0));
@@ -72,7 +73,19 @@ fn objection(
             }
         }
         ControlFlow::Continue(())
-    })?;
+    })
+    .map_err(|error: CatalogError| error.to_string())?;
+    if listed == 0 {
+        // An xlogdb that was lost and made anew is no proof that nothing is there.
+        let count = &mut |name: WalName| {
+            listed += 1;
+            unexpected += u64::from(first <= u64::from(name.timeline()));
+            Ok(())
+        };
+        storage
+            .list_names(count)
+            .map_err(|error| format!("cannot list the archive: {error}"))?;
+    }
     let Some(timeline) = timeline else {
         return Ok((listed > 0).then(|| "Expected empty archive".to_owned()));
     };

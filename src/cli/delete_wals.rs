@@ -1,6 +1,7 @@
 //! `delete-wals`
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,16 +10,18 @@ use serde_json::{Map, Value, json};
 
 use super::archive_wal::{Parts, lock_task, stop_on_signals};
 use super::list_wals::segment;
+use super::locks::wait_for_task;
 use super::output::Output;
-use super::servers::select_one;
-use crate::catalog::{self, WalFileInfo};
+use super::servers::select_one_active;
+use crate::catalog::{self, Backup, BackupsError, WalFileInfo};
 use crate::config::{Config, ServerConfig, parse_age};
 use crate::durable::{LockFile, Wait};
 use crate::hooks::{Hooks, Refusal};
 use crate::observe::{Event, Observer};
 use crate::storage::retention::{Deletion, DeletionReport, Plan, Retention};
+use crate::storage::visit_listed;
 use crate::units::{parse_size, pretty_size};
-use crate::wal::WalName;
+use crate::wal::{WalKind, WalName};
 
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("retention").required(true).args(["before", "older_than", "keep_size"]))]
@@ -43,7 +46,7 @@ pub(super) struct DeleteWalsArgs {
 /// Deletes WAL of one server.
 pub(super) fn run(config: Config, args: &DeleteWalsArgs, output: &Output) {
     let configuration_path = config.path.clone();
-    if let Some(server) = select_one(config, &args.server_name, output)
+    if let Some(server) = select_one_active(config, &args.server_name, output)
         && let Err(message) = delete(&server, &configuration_path, args, output)
     {
         output.error(&message);
@@ -61,11 +64,9 @@ fn delete(
     parts.check_mounted(server)?;
     let _locks = match args.dry_run {
         true => Vec::new(),
-        false => locks(server)?,
+        false => locks(server, output)?,
     };
-    let backups = catalog::backups(server).map_err(|error| {
-        format!("no WAL was deleted: {error}\nHINT: repair that file, or delete that backup")
-    })?;
+    let backups = backups(server, &parts)?;
     let plan = Plan::new(&retention, &*parts.storage, &parts.catalog, &backups)
         .map_err(|error| error.to_string())?;
     let reporter = Reporter::begin(output, server, args.dry_run);
@@ -92,6 +93,39 @@ fn delete(
         .map_err(|error| error.to_string())
 }
 
+/// What is known of the base backups. Where that may not be all, no WAL may go.
+fn backups(server: &ServerConfig, parts: &Parts) -> Result<Vec<Backup>, String> {
+    let refused = |error: &BackupsError| {
+        let hint = match error {
+            BackupsError::Absent { .. } => {
+                "is its file system mounted? If there are no base backups, create that directory"
+            }
+            _ => "repair that file, or delete that backup",
+        };
+        format!("no WAL was deleted: {error}\nHINT: {hint}")
+    };
+    let backups = catalog::backups(server).map_err(|error| refused(&error))?;
+    if catalog::has_backups_directory(server) {
+        return Ok(backups);
+    }
+    // A home that only has WAL needs no such directory; where a backup was taken, there was one.
+    let mut has_label = false;
+    let listed = visit_listed(&parts.catalog, &*parts.storage, &mut |line| {
+        has_label = line.is_ok_and(|info| info.name.kind() == WalKind::BackupLabel);
+        match has_label {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    listed.map_err(|error| error.to_string())?;
+    match has_label {
+        true => Err(refused(&BackupsError::Absent {
+            path: server.basebackups_directory.clone(),
+        })),
+        false => Ok(backups),
+    }
+}
+
 fn retention(args: &DeleteWalsArgs) -> Retention {
     // The command line has one of the three.
     match (&args.before, args.older_than) {
@@ -105,21 +139,21 @@ fn retention(args: &DeleteWalsArgs) -> Retention {
     }
 }
 
-/// The locks that Barman's `delete` takes, so that no base backup begins meanwhile, and that of
-/// whoever adds WAL, which is waited for.
-fn locks(server: &ServerConfig) -> Result<Vec<LockFile>, String> {
+/// The lock of whoever adds WAL, which is waited for, and the one that Barman's `delete` takes, so that no base backup
+/// begins meanwhile: last, so that none is kept from beginning while we wait.
+fn locks(server: &ServerConfig, output: &Output) -> Result<Vec<LockFile>, String> {
+    let adder = match server.passive {
+        true => "sync-wal",
+        false => "archive-wal",
+    };
+    let adder = wait_for_task(server, adder, "no WAL was deleted", output)?;
     let backup = lock_task(server, "backup", Wait::Never)?.ok_or_else(|| {
         format!(
             "Another process in running on server {}. Impossible to delete WAL files.",
             server.name
         )
     })?;
-    let adder = match server.passive {
-        true => "sync-wal",
-        false => "archive-wal",
-    };
-    let adder = lock_task(server, adder, Wait::Forever)?;
-    Ok([Some(backup), adder].into_iter().flatten().collect())
+    Ok([adder, Some(backup)].into_iter().flatten().collect())
 }
 
 /// Prints what goes, and how much that was.

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::archive_wal::{Parts, lock_task, own_cluster};
+use super::archive_wal::{Parts, own_cluster};
+use super::locks::wait_for_task;
 use super::output::Output;
-use super::servers::select_one;
+use super::servers::{select_one_active, select_one_to_read};
 use crate::archiver::{self, Judged, Outcast, OutcastKind, Verdict};
 use crate::codec::Decoder;
 use crate::config::{Config, ServerConfig};
-use crate::durable::Wait;
+use crate::printable::printable;
 use crate::storage::{Comparison, Recognition, SaveError};
 use crate::units::pretty_size;
 use crate::wal::LongPageHeader;
@@ -33,7 +34,11 @@ pub(super) struct ErrorsArgs {
 
 /// Tells what lies in the errors directory of one server and how it compares with the archive.
 pub(super) fn run(config: Config, args: &ErrorsArgs, output: &Output) {
-    if let Some(server) = select_one(config, &args.server_name, output)
+    let server = match args.resolve {
+        true => select_one_active(config, &args.server_name, output),
+        false => select_one_to_read(config, &args.server_name, output),
+    };
+    if let Some(server) = server
         && let Err(message) = errors(&server, args, output)
     {
         output.error(&message);
@@ -44,7 +49,7 @@ fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(
     let parts = Parts::new(server)?;
     // Nobody may archive or delete between a comparison and what follows from it.
     let _lock = match args.resolve {
-        true => lock_task(server, "archive-wal", Wait::Forever)?,
+        true => wait_for_task(server, "archive-wal", "no file was removed", output)?,
         false => None,
     };
     let (decoder, recognition) = (Decoder::new(server), Recognition::new(server));
@@ -129,9 +134,10 @@ impl Report<'_> {
         for (outcast, judged) in judged {
             let removed = removed.contains(&outcast.path);
             let message = message(judged);
+            let name = printable(&outcast.file_name());
             self.output.line(&match removed {
-                true => format!("\t{}: {message}: removed", outcast.file_name()),
-                false => format!("\t{}: {message}", outcast.file_name()),
+                true => format!("\t{name}: {message}: removed"),
+                false => format!("\t{name}: {message}"),
             });
             if self.explain {
                 self.explain(outcast, judged, removed);
@@ -169,7 +175,7 @@ impl Report<'_> {
                 lines.push(format!("the archived: {}", header(difference.archived)));
             }
         }
-        let hint = hint(judged, self.server);
+        let hint = hint(outcast.kind, judged, self.server);
         lines.extend(
             hint.filter(|_| !removed)
                 .map(|hint| format!("HINT: {hint}")),
@@ -207,6 +213,9 @@ fn why(kind: OutcastKind) -> &'static str {
         OutcastKind::Duplicate => "the archive had other content under its name",
         OutcastKind::Unknown => "it was no WAL file",
         OutcastKind::Invalid => "it was not what its name said",
+        OutcastKind::Superseded => {
+            "receive-wal --reset left its timeline, of which it is the last WAL that was received"
+        }
         OutcastKind::Other => "somebody else put it here",
     }
 }
@@ -222,8 +231,8 @@ fn message(judged: &Judged) -> String {
         Verdict::NotArchived => "the archive has no file of this name".to_owned(),
         Verdict::Failed(SaveError::ArchivedCopy {
             location, source, ..
-        }) => format!("the archived file of this name, {location}, cannot be read: {source}"),
-        Verdict::Failed(error) => error.to_string(),
+        }) => format!("the archived file of this name, {location}, cannot be used: {source}"),
+        Verdict::Failed(error) => printable(&error.to_string()),
         Verdict::NoWal => "it is no WAL file".to_owned(),
     };
     match &judged.fault {
@@ -232,7 +241,7 @@ fn message(judged: &Judged) -> String {
     }
 }
 
-fn hint(judged: &Judged, server: &ServerConfig) -> Option<String> {
+fn hint(kind: OutcastKind, judged: &Judged, server: &ServerConfig) -> Option<String> {
     let incoming = server.incoming_wals_directory.display();
     Some(match &judged.verdict {
         Verdict::Archived(_) => format!(
@@ -241,6 +250,11 @@ fn hint(judged: &Judged, server: &ServerConfig) -> Option<String> {
         ),
         _ if judged.fault.is_some() => {
             "nothing can be recovered from it under this name; find out who sent it".to_owned()
+        }
+        _ if kind == OutcastKind::Superseded => {
+            "it may be the only copy of that WAL, without which no older base backup can be recovered to the \
+             end of its timeline; keep it until a newer base backup is complete"
+                .to_owned()
         }
         Verdict::Different { .. } => {
             "two clusters may archive to this server, or one that was restored went on without a new \

@@ -1,5 +1,6 @@
 //! `list-wals`
 
+use std::io;
 use std::ops::ControlFlow;
 
 use jiff::Timestamp;
@@ -8,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::archive_wal::Parts;
 use super::output::Output;
-use super::servers::select_one;
+use super::servers::select_one_to_read;
 use crate::catalog::{CatalogError, WalFileInfo};
 use crate::codec::Decoder;
 use crate::config::{Config, ServerConfig};
-use crate::storage::{PlainWal, segment_size, visit_listed};
+use crate::storage::{PlainWal, WalStorageStrategy, segment_size, visit_listed};
 use crate::units::pretty_size;
 use crate::wal::{Coverage, Gap, SegmentSize, WalKind, WalName, WalRange};
 
@@ -57,7 +58,7 @@ pub(super) fn segment(text: &str) -> Result<WalName, String> {
 
 /// Lists what xlogdb lists, in its order, and marks what is missing.
 pub(super) fn run(config: Config, args: &ListWalsArgs, output: &Output) {
-    if let Some(server) = select_one(config, &args.server_name, output)
+    if let Some(server) = select_one_to_read(config, &args.server_name, output)
         && let Err(message) = list(&server, &args.range.range(), output)
     {
         output.error(&message);
@@ -95,8 +96,34 @@ fn list(server: &ServerConfig, range: &WalRange, output: &Output) -> Result<(), 
         }
         ControlFlow::Continue(())
     });
+    let lists_nothing = listing.files == 0 && listing.unreadable == 0;
     listing.end(server);
-    listed.map_err(text)
+    listed.map_err(text)?;
+    if lists_nothing && holds_any(&*parts.storage, range) {
+        output.warning(&format!(
+            "there is WAL in the archive, and xlogdb lists none of it\n\
+             HINT: 'walarch rebuild-xlogdb {}' writes it anew",
+            server.name
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an archive has anything of a range. One that cannot be listed has nothing to show.
+fn holds_any(storage: &dyn WalStorageStrategy, range: &WalRange) -> bool {
+    let mut found = false;
+    let listed = storage.list_names(&mut |name| {
+        found = range.contains(&name);
+        match found {
+            true => Err(io::ErrorKind::Interrupted.into()),
+            false => Ok(()),
+        }
+    });
+    match listed {
+        Err(error) if !found => tracing::warn!("cannot list the archive: {error}"),
+        _ => {}
+    }
+    found
 }
 
 /// Which segments are there, and where their timelines came from.

@@ -20,6 +20,7 @@ mod hand_over;
 mod inquiry;
 mod list_wals;
 mod live;
+mod locks;
 mod log;
 mod output;
 mod personality;
@@ -46,7 +47,7 @@ use std::env;
 use std::ffi::OsString;
 use std::process;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::config::{Config, ConfigError, ConfigFile};
 use crate::postgres;
@@ -58,7 +59,7 @@ use put_wal::PutWalArgs;
 
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
-    match Args::try_parse_from(personality::command_line(env::args_os())) {
+    match personality::parse(env::args_os()) {
         Ok(mut args) => {
             args.are_of_process = true;
             if args.detached
@@ -78,7 +79,7 @@ pub fn main() -> process::ExitCode {
 ///
 /// For programs that embed walarch. They must run as the configured `barman_user` already.
 pub fn execute(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Args::try_parse_from(personality::command_line(command_line)) {
+    match personality::parse(command_line) {
         Ok(args) => run(args, privileges::must_be_user),
         Err(error) => explain(&error),
     }

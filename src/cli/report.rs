@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use super::output::Output;
 use super::progress::Progress;
 use crate::observe::{Event, Observer};
+use crate::printable::printable;
 
 /// What the log says of a run over a queue.
 struct Log<'a> {
@@ -60,6 +61,7 @@ impl<'a> Log<'a> {
                     names.len()
                 );
                 for name in *names {
+                    let name = printable(name);
                     tracing::warn!("Moving unexpected file for {server} from {archiver}: {name}");
                 }
             }
@@ -153,12 +155,12 @@ impl Observer for Reporter<'_> {
                      {server}. Objects moved to errors directory:"
                 ));
                 for name in *names {
-                    output.line(&format!("\t{name}"));
+                    output.line(&format!("\t{}", printable(name)));
                 }
             }
             Event::StrangerStays { path, error } => output.error(&format!(
                 "cannot move {} to the errors directory: {error}",
-                path.display()
+                printable(&path.display().to_string())
             )),
             // No archiver deletes from the archive.
             _ => {}
@@ -207,7 +209,7 @@ impl Observer for LogReporter<'_> {
             Event::AbortedByHook { reason, .. } => self.fail(reason),
             Event::StrangerStays { path, error } => self.fail(&format!(
                 "cannot move {} to the errors directory: {error}",
-                path.display()
+                printable(&path.display().to_string())
             )),
             _ => {}
         }

@@ -9,7 +9,7 @@ use super::archive_wal::{Parts, jobs, own_cluster, stop_on_signals};
 use super::list_wals::RangeArgs;
 use super::output::Output;
 use super::progress;
-use super::servers::select_one;
+use super::servers::select_one_to_read;
 use crate::codec::Decoder;
 use crate::config::{Config, ServerConfig};
 use crate::storage::verify::{Problem, Progress, Verification, VerifySummary};
@@ -27,7 +27,7 @@ pub(super) struct VerifyWalsArgs {
 
 /// Reads the archive of one server and reports what is wrong with it.
 pub(super) fn run(config: Config, args: &VerifyWalsArgs, output: &Output) {
-    if let Some(server) = select_one(config, &args.server_name, output)
+    if let Some(server) = select_one_to_read(config, &args.server_name, output)
         && let Err(message) = verify(&server, args, output)
     {
         output.error(&message);

@@ -26,6 +26,8 @@ const VANISHED_MAX: u32 = 100;
 pub enum Wait {
     /// Report it, after a moment that outlasts the probes of other processes.
     Never,
+    /// Wait for no longer than this, then report it.
+    AtMost(Duration),
     /// Wait for as long as it takes.
     Forever,
 }
@@ -39,7 +41,7 @@ pub struct LockFile {
 impl LockFile {
     /// Takes the lock and writes our process number into its file, creating that if needed.
     ///
-    /// Returns `None` when somebody else holds it and [`Wait::Never`] was asked for. A lock file
+    /// Returns `None` when somebody else holds it for longer than was to be waited. A lock file
     /// that was unlinked while we waited (Barman's cron removes idle ones) protects nothing: the
     /// new file is opened and locked instead.
     pub fn acquire(path: &Path, wait: Wait) -> io::Result<Option<Self>> {
@@ -147,19 +149,19 @@ pub fn remove_idle_lock(path: &Path) -> io::Result<bool> {
 }
 
 fn lock(file: File, wait: Wait) -> io::Result<Option<Flock<File>>> {
-    let mode = match wait {
-        Wait::Never => FlockArg::LockExclusiveNonblock,
-        Wait::Forever => FlockArg::LockExclusive,
+    let (mode, patience) = match wait {
+        Wait::Never => (FlockArg::LockExclusiveNonblock, PROBE_PAUSE * PROBE_RETRIES),
+        Wait::AtMost(patience) => (FlockArg::LockExclusiveNonblock, patience),
+        Wait::Forever => (FlockArg::LockExclusive, Duration::MAX),
     };
     let mut file = file;
-    let mut retries = PROBE_RETRIES;
+    let start = Instant::now();
     loop {
         match Flock::lock(file, mode) {
             Ok(held) => return Ok(Some(held)),
             Err((unlocked, Errno::EINTR)) => file = unlocked,
-            Err((_, Errno::EWOULDBLOCK)) if retries == 0 => return Ok(None),
+            Err((_, Errno::EWOULDBLOCK)) if start.elapsed() >= patience => return Ok(None),
             Err((unlocked, Errno::EWOULDBLOCK)) => {
-                retries -= 1;
                 thread::sleep(PROBE_PAUSE);
                 file = unlocked;
             }
@@ -197,6 +199,24 @@ mod tests {
         drop(lock);
         assert!(remove_idle_lock(&path).unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_no_longer_than_was_said() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(".main-archive-wal.lock");
+        let lock = LockFile::acquire(&path, Wait::Never).unwrap();
+        let patience = Duration::from_millis(300);
+        let start = Instant::now();
+        let busy = LockFile::acquire(&path, Wait::AtMost(patience)).unwrap();
+        assert!(busy.is_none() && start.elapsed() >= patience);
+        let releasing = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(lock);
+        });
+        let patience = Wait::AtMost(Duration::from_secs(60));
+        assert!(LockFile::acquire(&path, patience).unwrap().is_some());
+        releasing.join().unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::preflight::{Source, preflight};
 use super::slots;
 use super::start::create_streaming_directory;
 use super::task::receiver;
-use crate::archiver;
+use crate::archiver::{self, OutcastKind};
 use crate::config::ServerConfig;
 use crate::durable;
 use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader};
@@ -95,8 +95,12 @@ fn move_marker(
             durable::sync_directory(directory).map_err(io("synchronise", directory))?;
         }
         Some(Fate::SetAside) => {
-            let aside = archiver::move_to_errors(old, &server.errors_directory, "superseded")
-                .map_err(io("set aside", old))?;
+            let aside = archiver::move_to_errors(
+                old,
+                &server.errors_directory,
+                OutcastKind::Superseded.suffix(),
+            )
+            .map_err(io("set aside", old))?;
             notify(&Notice::SettingPartialAside {
                 path: old,
                 aside: &aside,

@@ -1,7 +1,7 @@
 //! A file that is received, and one of the same name that waits to be archived already.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::members::FILE_SIZE_MAX_BYTES;
 use crate::codec::{self, CodecError, Decoder, Encoding, HEAD_SIZE_BYTES};
 use crate::durable::Identity;
 use crate::storage::{Recognition, Validation};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, find_fault};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName};
 
 /// How much of each side is held in memory.
 const CHUNK_SIZE_BYTES: usize = 256 << 10;
@@ -66,11 +66,9 @@ impl Existing {
 impl Judge {
     /// Why a file that was received as it was sent cannot be what its name says.
     pub(super) fn fault(&self, name: &WalName, size_bytes: u64, head: &[u8]) -> Option<WalFault> {
-        let validation = self.validation?;
-        match self.recognition.of_source(head) {
-            Some(_) => None,
-            None => find_fault(name, size_bytes, head, validation.system_identifier),
-        }
+        let system_identifier = self.validation?.system_identifier;
+        let recognition = &self.recognition;
+        recognition.fault_of_source(name, size_bytes, head, system_identifier)
     }
 
     /// Weighs the file that is there against a good one.
@@ -86,8 +84,10 @@ impl Judge {
     ) -> io::Result<Verdict> {
         match compare(&mut rewound(existing)?, &mut rewound(good)?)? {
             Comparison::Equal => return Ok(Verdict::Same),
-            Comparison::Beginning => return Ok(Verdict::Beginning),
-            Comparison::Different => {}
+            Comparison::Beginning if !is_whole_text(name, existing)? => {
+                return Ok(Verdict::Beginning);
+            }
+            Comparison::Beginning | Comparison::Different => {}
         }
         let head = read_some(&mut rewound(existing)?, HEAD_SIZE_BYTES)?;
         if codec::is_encrypted(&head) {
@@ -124,7 +124,11 @@ impl Judge {
         let has_lost_its_head = name.kind() == WalKind::Segment
             && LongPageHeader::parse(&good_first).is_some()
             && LongPageHeader::parse(&first).is_none();
-        let fault = find_fault(name, size_bytes, &first, validation.system_identifier);
+        let head = read_some(&mut rewound(existing)?, HEAD_SIZE_BYTES)?;
+        let system_identifier = validation.system_identifier;
+        let fault =
+            self.recognition
+                .fault_of_decoded(name, size_bytes, &first, &head, system_identifier);
         Ok(match has_lost_its_head || fault.is_some() {
             true => Verdict::Damaged,
             false => Verdict::Different,
@@ -143,6 +147,19 @@ impl Judge {
         let decoded = decoded.map_err(io::Error::other)?;
         Ok(Box::new(decoded.take(FILE_SIZE_MAX_BYTES)))
     }
+}
+
+/// Whether a file is a history or a label that ends with a line's end: nobody has cut that off, whatever another one
+/// says besides.
+fn is_whole_text(name: &WalName, mut file: &File) -> io::Result<bool> {
+    if !matches!(name.kind(), WalKind::History | WalKind::BackupLabel) {
+        return Ok(false);
+    }
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    Ok(read_some(&mut file, 1)? == b"\n")
 }
 
 /// How two streams relate.

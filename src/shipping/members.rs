@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tar::{Entry, EntryType, PaxExtensions};
 
 use super::receive_error::ReceiveError;
+use crate::printable;
 
 /// No WAL file is larger: a segment has at most 1 GiB, and no codec doubles what it cannot shrink.
 pub(super) const FILE_SIZE_MAX_BYTES: u64 = 2 << 30;
@@ -144,13 +145,9 @@ fn member(
 
 /// A text from the stream as it can stand in a log and on a terminal; that of a WAL file's name is the same.
 pub(super) fn printable(text: &str) -> String {
-    let printed = text.chars().take(PRINTED_SIZE_MAX);
-    printed
-        .map(|character| match character.is_control() {
-            true => char::REPLACEMENT_CHARACTER,
-            false => character,
-        })
-        .collect()
+    let end = text.char_indices().nth(PRINTED_SIZE_MAX);
+    let printed = end.and_then(|(end, _)| text.get(..end)).unwrap_or(text);
+    printable::printable(printed)
 }
 
 fn text(bytes: &[u8]) -> String {

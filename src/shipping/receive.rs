@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::checksum::{self, Algorithm, CopyError};
 use super::existing::{Existing, Judge, Verdict};
@@ -24,6 +25,10 @@ const FILES_MAX: usize = 64;
 
 /// How long a list of checksums may be.
 const CHECKSUMS_SIZE_MAX_BYTES: u64 = 64 << 10;
+
+/// How long another put-wal that settles what becomes of a file is waited for. Comparing two files of 1 GiB takes
+/// seconds; a sender gives up after two minutes without an answer.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// As Barman creates them; the process's umask has the last word.
 const MODE: u32 = 0o666;
@@ -165,6 +170,7 @@ impl Inbox {
         let path = sweep::temporary_path(&self.incoming, &wal_name);
         let (temporary, mut file) =
             Temporary::create(path.clone(), MODE).map_err(ReceiveError::about("create", &path))?;
+        sweep::mark_in_use(&file);
         let mut sha256 = Algorithm::Sha256.start();
         let mut head = Vec::new();
         let head_size_bytes = HEAD_SIZE_BYTES.max(LONG_HEADER_SIZE_BYTES);
@@ -205,8 +211,12 @@ impl Inbox {
         let existing = Existing::open(&goal).map_err(ReceiveError::about("read", &goal))?;
         if existing.is_some() {
             // Two senders of one name must not both find it damaged and replace each other's.
-            let _lock = LockFile::acquire(&self.lock, Wait::Forever)
+            let lock = LockFile::acquire(&self.lock, Wait::AtMost(LOCK_PATIENCE))
                 .map_err(ReceiveError::about("lock", &self.lock))?;
+            let Some(_lock) = lock else {
+                let path = self.lock.clone();
+                return Err(ReceiveError::Busy { path });
+            };
             return self.deliver_beside(arrived, &goal, notice);
         }
         publish(arrived.temporary, &goal)

@@ -87,6 +87,12 @@ pub enum ReceiveError {
         /// The checksum of the one that arrived.
         received: String,
     },
+    /// Another put-wal holds the lock for longer than the sender would wait for an answer.
+    #[error("another put-wal, which holds {}, does not come to an end", path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// The system refused something.
     #[error("cannot {action} {}: {source}", path.display())]
     System {
@@ -111,6 +117,9 @@ impl ReceiveError {
             }
             ReceiveError::Different { .. } => {
                 "two clusters may be archiving to the same server; nothing was overwritten"
+            }
+            ReceiveError::Busy { .. } => {
+                "the process whose number is in that file may hang on a dead file system"
             }
             ReceiveError::System { source, .. } if is_about_decoding(source) => {
                 "let archive-wal take the file that waits there, then try again"

@@ -1,6 +1,9 @@
 //! What a client asked sshd to run, where sshd runs something else: the forced command of a key (sshd(8),
 //! AUTHORIZED_KEYS FILE FORMAT).
 
+#[cfg(test)]
+mod tests;
+
 /// No client sends more.
 const LINE_SIZE_MAX_BYTES: usize = 4096;
 
@@ -184,124 +187,4 @@ fn words(line: &str) -> Result<Vec<String>, Refusal> {
     }
     words.extend(word);
     Ok(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn parsed(line: &str) -> (String, Option<String>, String) {
-        let request = Request::parse(line).unwrap_or_else(|refusal| panic!("{line}: {refusal}"));
-        (request.server, request.config, request.words.join(" "))
-    }
-
-    #[test]
-    fn what_barman_s_clients_send_is_understood() {
-        let wal = "000000010000000000000001";
-        let main = |words: &str| ("main".to_owned(), None, words.to_owned());
-        assert_eq!(parsed("barman put-wal main"), main("put-wal main"));
-        assert_eq!(
-            parsed("barman put-wal main --test"),
-            main("put-wal --test main")
-        );
-        assert_eq!(
-            parsed(&format!("barman get-wal 'main' '{wal}'")),
-            main(&format!("get-wal main {wal}"))
-        );
-        assert_eq!(
-            parsed(&format!(
-                "barman get-wal --peek '8' --gzip --partial 'main' '{wal}'"
-            )),
-            main(&format!("get-wal --peek 8 --gzip --partial main {wal}"))
-        );
-        assert_eq!(
-            parsed("barman get-wal --test 'main' 'dummy_wal_name'"),
-            main("get-wal --test main dummy_wal_name")
-        );
-    }
-
-    #[test]
-    fn a_configuration_file_is_told_apart() {
-        for line in [
-            "barman --config='/etc/b c.conf' put-wal main",
-            "/usr/bin/walarch --config '/etc/b c.conf' put-wal main",
-            "walarch -c '/etc/b c.conf' put-wal main",
-        ] {
-            let (_, config, words) = parsed(line);
-            assert_eq!(config.as_deref(), Some("/etc/b c.conf"), "{line}");
-            assert_eq!(words, "put-wal main");
-        }
-    }
-
-    #[test]
-    fn everything_else_is_refused() {
-        let character = Refusal::Character;
-        for (line, refusal) in [
-            ("", Refusal::Nothing),
-            ("   ", Refusal::Nothing),
-            ("barman", Refusal::Nothing),
-            ("barman -c", Refusal::Arguments),
-            ("sh -c id", Refusal::Program("sh".to_owned())),
-            ("sftp-server", Refusal::Program("sftp-server".to_owned())),
-            (
-                "barman/ put-wal main",
-                Refusal::Program("barman/".to_owned()),
-            ),
-            ("barman put-wal main; id", character(';')),
-            ("barman put-wal main\nid", character('\n')),
-            ("barman put-wal main && id", character('&')),
-            ("barman put-wal $(id)", character('$')),
-            ("barman put-wal `id`", character('`')),
-            ("barman put-wal main > /etc/passwd", character('>')),
-            ("barman put-wal \"main\"", character('"')),
-            ("barman put-wal ma\\in", character('\\')),
-            ("barman put-wal ma*", character('*')),
-            ("barman put-wal 'a\nb'", character('\n')),
-            ("barman put-wal 'main", Refusal::Quote),
-            (
-                "barman delete main all",
-                Refusal::Command("delete".to_owned()),
-            ),
-            ("barman -d put-wal main", Refusal::Option("-d".to_owned())),
-            ("barman put-wal -d main", Refusal::Option("-d".to_owned())),
-            (
-                "barman put-wal --forced-command=main",
-                Refusal::Option("--forced-command".to_owned()),
-            ),
-            (
-                "barman get-wal -o /tmp main 0",
-                Refusal::Option("-o".to_owned()),
-            ),
-            (
-                "barman get-wal --output-directory=/tmp main 0",
-                Refusal::Option("--output-directory".to_owned()),
-            ),
-            ("barman get-wal --peek -1 main 0", Refusal::Arguments),
-            ("barman get-wal --peek= main 0", Refusal::Arguments),
-            ("barman get-wal main", Refusal::Arguments),
-            ("barman put-wal", Refusal::Arguments),
-            ("barman put-wal ''", Refusal::Arguments),
-            ("barman put-wal main other", Refusal::Arguments),
-            ("barman get-wal main ../../etc/passwd", Refusal::Arguments),
-        ] {
-            assert_eq!(Request::parse(line), Err(refusal), "{line:?}");
-        }
-        let long = format!("barman put-wal {}", "m".repeat(LINE_SIZE_MAX_BYTES));
-        assert_eq!(Request::parse(&long), Err(Refusal::TooLong));
-    }
-
-    proptest! {
-        #[test]
-        fn no_line_gets_past_with_another_command(line in "(barman |walarch )?[ a-z'=/.-]{0,40}") {
-            if let Ok(request) = Request::parse(&line) {
-                prop_assert!(["put-wal", "get-wal"].contains(&request.words[0].as_str()));
-            }
-        }
-
-        #[test]
-        fn parsing_a_line_never_panics(line in "\\PC{0,64}") {
-            let _ = Request::parse(&line);
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! A directory of this host, laid out as Barman lays it out.
 
+mod misplaced;
 mod staged;
 
 use std::collections::{BTreeMap, HashSet};
@@ -346,6 +347,13 @@ impl WalStorageStrategy for Local {
             tracing::warn!("{} is in the wrong directory", path.display());
             Ok(())
         })
+    }
+
+    fn list_misplaced(
+        &self,
+        visit: &mut dyn FnMut(WalName, String),
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.find_misplaced(visit)
     }
 
     fn delete(

@@ -188,6 +188,15 @@ pub trait WalStorageStrategy: Debug + Send + Sync {
         visit: &mut dyn FnMut(WalName) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 
+    /// Passes name and location of every file that has the name of a WAL file, but is not where
+    /// [`find`](Self::find) looks for it, to `visit`. Where there is only one place for each name, there is none.
+    fn list_misplaced(
+        &self,
+        _visit: &mut dyn FnMut(WalName, String),
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
     /// Deletes files and returns the names of those that are gone, durably.
     ///
     /// `around` is told of every file before and after. Where all files of a directory go, they go

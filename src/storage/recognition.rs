@@ -2,6 +2,7 @@
 
 use crate::codec;
 use crate::config::{Compression, ServerConfig};
+use crate::wal::{WalFault, WalKind, WalName, find_fault, find_fault_of_plain};
 
 /// Recognises codecs as Barman does with a server's configuration.
 #[derive(Clone, Debug, Default)]
@@ -35,5 +36,43 @@ impl Recognition {
     /// The codec of a file in the archive, once its encryption is off.
     pub fn of_stored(&self, head: &[u8]) -> Option<Compression> {
         self.of_source(head).or(self.unidentified)
+    }
+
+    /// Why a file cannot be what its name says, as somebody sent it; `head` is how it begins.
+    ///
+    /// What carries a codec cannot be judged undecoded. Everything else is plain, and what `get-wal` would refuse
+    /// must not be accepted: nobody else may have it by then.
+    pub fn fault_of_source(
+        &self,
+        name: &WalName,
+        size_bytes: u64,
+        head: &[u8],
+        system_identifier: Option<u64>,
+    ) -> Option<WalFault> {
+        match self.of_source(head) {
+            Some(_) => None,
+            None => self.fault_of_decoded(name, size_bytes, head, head, system_identifier),
+        }
+    }
+
+    /// The same of what was decoded according to [`of_source`](Self::of_source): `head` is how that begins,
+    /// `source_head` how it did before.
+    pub fn fault_of_decoded(
+        &self,
+        name: &WalName,
+        size_bytes: u64,
+        head: &[u8],
+        source_head: &[u8],
+        system_identifier: Option<u64>,
+    ) -> Option<WalFault> {
+        // Encrypted, or what the custom filter made: that may still be good.
+        let may_be_wrapped = self.of_source(source_head).is_none()
+            && (codec::is_encrypted(source_head) || self.unidentified.is_some());
+        // The room for a partial segment may be all that there is of it.
+        let may_say_nothing = name.kind() == WalKind::Partial;
+        match may_say_nothing || (may_be_wrapped && size_bytes > 0) {
+            true => find_fault(name, size_bytes, head, system_identifier),
+            false => find_fault_of_plain(name, size_bytes, head, system_identifier),
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::pages::PAGE_SIZE_MAX_BYTES;
 pub const LONG_HEADER_SIZE_BYTES: usize = 40;
 
 /// The flag of a header that carries the cluster's identity (`XLP_LONG_HEADER`).
-const LONG_HEADER_FLAG: u16 = 0x0002;
+pub(super) const LONG_HEADER_FLAG: u16 = 0x0002;
 
 /// The header of a segment's first page (`XLogLongPageHeaderData` in PostgreSQL's
 /// `xlog_internal.h`), as a server on a little-endian machine writes it.

@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 
 use crate::support::home::{Home, names, put};
 use crate::support::tool::{Walarch, finish, start, wait_for};
-use crate::support::wal::Segment;
+use crate::support::wal::{self, Segment};
 
 const FIRST: &str = "000000010000000000000001";
 const SECOND: &str = "000000010000000000000002";
@@ -96,6 +96,43 @@ fn a_cut_archived_copy_does_not_condemn_the_good_source() {
         assert!(fs::read(home.incoming().join(FIRST)).unwrap() == files[FIRST]);
         assert_eq!(names(&home.errors()), [""; 0], "{kept_bytes}");
         home.assert_archived(SECOND, &files[SECOND]);
+    }
+}
+
+#[test]
+fn an_archived_copy_that_get_wal_would_refuse_does_not_condemn_the_good_source() {
+    let (history, text) = wal::history(2);
+    let headless = {
+        let mut bytes = Segment::small(1).bytes();
+        bytes[..8192].fill(0);
+        bytes
+    };
+    for (name, good, archived) in [
+        (FIRST, Segment::small(1).bytes(), vec![0; 1 << 20]),
+        (FIRST, Segment::small(1).bytes(), headless),
+        (FIRST, Segment::small(1).bytes(), b"short garbage".to_vec()),
+        (&history, text, Vec::new()),
+    ] {
+        let home = Home::new();
+        put(&home.incoming(), name, &good);
+        home.archive().exits(0);
+        fs::write(home.archived(name), &archived).unwrap();
+        let source = put(&home.incoming(), name, &good);
+        let by_path = home.run(&["archive-wal", "main", source.to_str().unwrap()]);
+        for run in [by_path.exits(1), home.archive().exits(1)] {
+            let location = home.archived(name);
+            let location = location.to_str().unwrap();
+            assert!(run.stderr.contains(location), "{}", run.stderr);
+        }
+        assert!(fs::read(&source).unwrap() == good);
+        assert_eq!(names(&home.errors()), [""; 0]);
+        // Nor one that was set aside.
+        let aside = format!("{name}.20260102T030405Z.duplicate");
+        fs::rename(&source, home.errors().join(&aside)).unwrap();
+        let run = home.run(&["errors", "main", "--explain"]).exits(0);
+        for text in ["cannot be used: ", "HINT: this may be the only good copy"] {
+            assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+        }
     }
 }
 

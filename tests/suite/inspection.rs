@@ -388,6 +388,42 @@ fn each_kind_of_damage_is_found() {
 }
 
 #[test]
+fn a_segment_without_its_first_page_is_a_problem() {
+    let headless = |mut bytes: Vec<u8>| {
+        bytes[..8192].fill(0);
+        bytes
+    };
+    assert_found(&[], &name(2), headless, "invalid");
+    assert_found(&[], &name(2), |bytes| vec![0; bytes.len()], "invalid");
+    let noise = |bytes: Vec<u8>| bytes.iter().map(|byte| byte ^ 0x5A).collect();
+    assert_found(&[], &name(2), noise, "invalid");
+    assert_found(&[], &name(2), |_| b"short garbage".to_vec(), "invalid");
+    let zstd = [("compression", "zstd")];
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+    let zeros = |_| compressed(&[0; wal::MIB as usize]);
+    assert_found(&zstd, &name(2), zeros, "invalid");
+    assert_found(&zstd, &name(2), |_| compressed(b"short garbage"), "invalid");
+}
+
+#[test]
+fn a_segment_of_a_newer_postgresql_is_only_decoded() {
+    let home = home_with_an_archive(&[]);
+    let newer = Segment::small(2).magic(0xD1FE).bytes();
+    fs::write(home.archived(&name(2)), newer).unwrap();
+    let run = verify(&home, &[]).exits(0);
+    assert!(run.stdout.contains("no problems"), "{}", run.stdout);
+    assert!(
+        run.stderr.contains("WARNING: 1 segments were only decoded"),
+        "{}",
+        run.stderr
+    );
+    let answer = json_of(&home, &["verify-wals", "main"], 0);
+    assert_eq!(answer["main"]["unjudged"], 1);
+}
+
+#[test]
 fn what_is_missing_is_found() {
     let archive = home_with_an_archive(&[("compression", "zstd")]);
     let home = archive.copy();
@@ -423,6 +459,60 @@ fn what_is_missing_is_found() {
     fs::remove_file(home.archived("00000002.history")).unwrap();
     home.run(&["rebuild-xlogdb", "main"]).exits(0);
     assert_eq!(problems(&home, &[]), pairs(&[("no_history", "")]));
+}
+
+#[test]
+fn damage_of_xlogdb_itself_is_found() {
+    let archive = home_with_an_archive(&[("compression", "zstd")]);
+    let text = fs::read_to_string(archive.xlogdb_file()).unwrap();
+    let with_lines = |more: &str| {
+        let home = archive.copy();
+        fs::write(home.xlogdb_file(), format!("{text}{more}")).unwrap();
+        home
+    };
+    let unreadable = pairs(&[("unreadable_lines", "")]);
+    let home = with_lines("what?\nand what else?\n");
+    assert_eq!(problems(&home, &[]), unreadable);
+    let run = verify(&home, &[]).exits(1);
+    assert!(
+        run.stderr
+            .contains("xlogdb has 2 lines that cannot be read")
+    );
+    // Torn by a crash, and not mended yet.
+    assert_eq!(problems(&with_lines("00000002"), &[]), unreadable);
+    let second = text
+        .lines()
+        .find(|line| line.starts_with(&name(2)))
+        .unwrap();
+    let home = with_lines(&format!("{second}\n"));
+    assert_eq!(problems(&home, &[]), pairs(&[("listed_twice", &name(2))]));
+    home.run(&["rebuild-xlogdb", "main"]).exits(0);
+    assert_eq!(problems(&home, &[]), []);
+}
+
+#[test]
+fn a_file_in_the_wrong_place_is_found() {
+    let home = home_with_an_archive(&[("compression", "zstd")]);
+    let wrong = home.wals().join("0000000100000007").join(name(2));
+    fs::create_dir(wrong.parent().unwrap()).unwrap();
+    fs::rename(home.archived(&name(2)), &wrong).unwrap();
+    let at_the_root = home.wals().join(name(3));
+    fs::copy(home.archived(&name(3)), &at_the_root).unwrap();
+    assert_eq!(
+        problems(&home, &[]),
+        pairs(&[
+            ("not_there", &name(2)),
+            ("misplaced", &name(3)),
+            ("misplaced", &name(2)),
+            ("gap", ""),
+        ])
+    );
+    let run = verify(&home, &[]).exits(1);
+    assert!(
+        run.stderr.contains(wrong.to_str().unwrap()),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -502,6 +592,29 @@ fn an_empty_archive_verifies() {
 }
 
 #[test]
+fn the_archive_of_an_inactive_server_is_read_like_any_other() {
+    let home = home_with_an_archive(&[("active", "off")]);
+    assert!(!home.archived(&name(1)).exists(), "nothing archives for it");
+    fs::create_dir_all(home.archived(&name(1)).parent().unwrap()).unwrap();
+    fs::write(home.archived(&name(1)), b"garbage").unwrap();
+    assert_eq!(problems(&home, &[]), pairs(&[("invalid", &name(1))]));
+    let answer = json_of(&home, &["list-wals", "main"], 0);
+    assert_eq!(answer["main"]["wals"][0]["name"], name(1));
+    let aside = format!("{}.20260102T030405Z.duplicate", name(1));
+    put(&home.errors(), &aside, &Segment::small(1).bytes());
+    let run = home.run(&["errors", "main"]).exits(0);
+    assert!(run.stdout.contains(&aside), "{}", run.stdout);
+    // Not to do what changes something is an error.
+    for arguments in [
+        &["errors", "main", "--resolve"][..],
+        &["delete-wals", "main", "--keep-size", "0"],
+    ] {
+        let run = home.run(arguments).exits(1);
+        assert_eq!(run.stderr, "ERROR: Inactive server: main\n");
+    }
+}
+
+#[test]
 fn verifying_and_archiving_do_not_disturb_each_other() {
     let home = Home::with(&[("compression", "zstd")]);
     home.incoming_segments(1..=20);
@@ -559,4 +672,30 @@ fn an_archive_is_checked_for_a_new_server_as_barman_checks_it() {
     .unwrap();
     same_answer(&home, &["--timeline", "3"]);
     same_answer(&home, &[]);
+}
+
+#[test]
+fn an_xlogdb_that_has_lost_everything_does_not_hide_the_archive() {
+    let home = home_with_an_archive(&[]);
+    fs::write(home.xlogdb_file(), "").unwrap();
+    let check = |more: &[&str]| home.run(&[&["check-wal-archive", "main"], more].concat());
+    let run = check(&[]).exits(1);
+    assert!(
+        run.stderr.contains("Expected empty archive"),
+        "{}",
+        run.stderr
+    );
+    let run = check(&["--timeline", "2"]).exits(1);
+    assert!(
+        run.stderr.contains("Found 4 files in WAL archive"),
+        "{}",
+        run.stderr
+    );
+    check(&["--timeline", "3"]).exits(0);
+    let run = home.run(&["list-wals", "main"]).exits(0);
+    assert!(
+        run.stderr.contains("HINT: 'walarch rebuild-xlogdb main'"),
+        "{}",
+        run.stderr
+    );
 }

@@ -1,11 +1,13 @@
 //! `errors`: does it tell what is safe to remove, and remove nothing else?
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::holder::Holder;
 use crate::support::home::{Home, names, put};
-use crate::support::tool::{Barman, Run};
+use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
 use crate::support::wal::Segment;
 
 const FIRST: &str = "000000010000000000000001";
@@ -122,6 +124,34 @@ fn explaining_tells_where_files_differ_and_what_to_do() {
 }
 
 #[test]
+fn the_end_of_a_timeline_that_was_left_is_known_as_the_only_copy_of_its_wal() {
+    let home = home_with_errors(&[("compression", "zstd")]);
+    let partial = format!("{}.partial", Segment::small(4).name());
+    let file = format!("{partial}.{STAMP}.superseded");
+    put(&home.errors(), &file, &Segment::small(4).bytes());
+    let run = errors(&home, &["--resolve", "--explain", &file]).exits(0);
+    for text in [
+        "why: receive-wal --reset left its timeline",
+        "the archive has no file of this name",
+        "HINT: it may be the only copy of that WAL",
+        "keep it until a newer base backup is complete",
+    ] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
+    assert!(home.errors().join(&file).exists());
+    for command in ["check", "status"] {
+        let run = home.run(&[command, "main"]);
+        assert!(run.stdout.contains("superseded: 1"), "{}", run.stdout);
+        assert!(!run.stdout.contains("unknown failure"), "{}", run.stdout);
+    }
+    // Archived after all, it may go.
+    put(&home.incoming(), &partial, &Segment::small(4).bytes());
+    home.archive().exits(0);
+    errors(&home, &["--resolve", &file]).exits(0);
+    assert!(!home.errors().join(&file).exists());
+}
+
+#[test]
 fn only_what_is_proven_to_be_in_the_archive_is_removed() {
     let home = home_with_errors(&[("compression", "zstd")]);
     // The archived copy is not listed: a run was killed after it had published it.
@@ -151,6 +181,24 @@ fn only_what_is_proven_to_be_in_the_archive_is_removed() {
     home.assert_archived(FIRST, &Segment::small(1).bytes());
     let run = errors(&home, &["--resolve"]).exits(0);
     assert!(run.stdout.contains("0 of 5 removed"), "{}", run.stdout);
+}
+
+#[test]
+fn whoever_is_waited_for_is_named() {
+    let home = home_with_errors(&[]);
+    let archiver = Holder::start(&home, ".main-archive-wal.lock");
+    let arguments = ["errors", "main", "--resolve"];
+    let child = start(&mut Walarch.command(&home, &arguments));
+    let waiting = format!(
+        "Waiting for archive-wal of server main (PID {})",
+        archiver.pid
+    );
+    wait_for("the line", || home.log().contains(&waiting).then_some(()));
+    assert_eq!(names(&home.errors()).len(), 6);
+    drop(archiver);
+    let run = finish(child, Duration::from_secs(60)).exits(0);
+    assert!(run.stdout.contains(&waiting), "{}", run.stdout);
+    assert_eq!(names(&home.errors()).len(), 5);
 }
 
 #[test]
@@ -202,6 +250,24 @@ fn what_barman_has_set_aside_is_understood() {
         .map(|(_, verdict)| verdict)
         .collect();
     assert_eq!(verdicts, ["different", "no_wal", "no_wal"]);
+}
+
+#[test]
+fn names_that_would_steer_a_terminal_are_shown_without_that() {
+    let home = Home::new();
+    let name = "\x1b[2J\nERROR: forged";
+    put(&home.incoming(), name, b"?");
+    for run in [home.archive().exits(0), errors(&home, &[]).exits(0)] {
+        let printed = run.stdout + &run.stderr + &home.log();
+        assert!(
+            printed.contains("\u{fffd}[2J\u{fffd}ERROR: forged"),
+            "{printed}"
+        );
+        assert!(
+            !printed.contains('\x1b') && !printed.contains("\nERROR"),
+            "{printed}"
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod existing;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::support::home::{Home, mode, names, put};
 use crate::support::tarball::{
     DIRECTORY, EXTENDED, REGULAR, SYMBOLIC_LINK, TIME_S, Tarball, sha256, stream, stream_by_tools,
 };
-use crate::support::tool::{Barman, Run, Tool, Walarch, finish, input_of, start_with};
+use crate::support::tool::{Barman, Run, Tool, Walarch, finish, input_of, start_with, wait_for};
 use crate::support::trace::{CHANGING, Effect, traced_with};
 use crate::support::wal::{self, MIB, Segment};
 
@@ -29,7 +30,6 @@ fn first() -> Vec<u8> {
 }
 
 fn gzipped(bytes: &[u8]) -> Vec<u8> {
-    use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -316,6 +316,26 @@ fn a_segment_that_cannot_be_what_its_name_says_is_refused() {
 }
 
 #[test]
+fn what_get_wal_would_refuse_is_refused() {
+    let (history, _) = wal::history(2);
+    let (label, _) = wal::backup_label(&Segment::small(2));
+    for (name, bytes) in [
+        (FIRST, &b"short garbage"[..]),
+        (&history, b""),
+        (&label, b""),
+    ] {
+        let home = Home::new();
+        let run = receive(&home, &stream(name, bytes)).exits(1);
+        assert!(run.stderr.contains("Invalid file"), "{}", run.stderr);
+        assert_empty(&home.incoming());
+    }
+    let home = Home::new();
+    let partial = format!("{FIRST}.partial");
+    receive(&home, &stream(&partial, b"")).exits(0);
+    assert_holds(&home, &partial, b"");
+}
+
+#[test]
 fn wal_of_another_cluster_is_refused() {
     let home = Home::new();
     fs::write(
@@ -353,6 +373,41 @@ fn what_dead_processes_left_is_swept_and_nothing_else() {
     expected.push(FIRST.to_owned());
     expected.sort();
     assert_eq!(names(&home.incoming()), expected);
+}
+
+/// A process in another PID namespace looks dead from here, or like ourselves.
+#[test]
+fn what_a_process_of_another_namespace_is_writing_is_not_swept() {
+    let home = Home::new();
+    let mut child = Command::new("true").spawn().unwrap();
+    let elsewhere = child.id();
+    child.wait().unwrap();
+    let path = put(&home.incoming(), &format!(".{elsewhere}-{FIRST}"), b"half");
+    let writer = File::open(&path).unwrap();
+    writer.lock().unwrap();
+    receive(&home, &stream(FIRST, &first())).exits(0);
+    assert_eq!(fs::read(&path).unwrap(), b"half");
+    drop(writer);
+    receive(&home, &stream(FIRST, &first())).exits(0);
+    assert_holds(&home, FIRST, &first());
+}
+
+#[test]
+fn what_put_wal_writes_is_marked_as_in_use() {
+    let home = Home::new();
+    let whole = stream(FIRST, &first());
+    let (reader, mut sender) = std::io::pipe().unwrap();
+    let child = start_with(&mut Walarch.command(&home, &PUT), reader.into());
+    sender.write_all(&whole[..whole.len() / 2]).unwrap();
+    let temporary = home.incoming().join(format!(".{}-{FIRST}", child.id()));
+    wait_for("the temporary file", || {
+        let file = File::open(&temporary).ok()?;
+        file.try_lock().is_err().then_some(())
+    });
+    sender.write_all(&whole[whole.len() / 2..]).unwrap();
+    drop(sender);
+    finish(child, Duration::from_secs(60)).exits(0);
+    assert_holds(&home, FIRST, &first());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -255,6 +256,38 @@ fn a_backup_that_cannot_be_understood_keeps_everything() {
 }
 
 #[test]
+fn base_backups_that_are_not_mounted_keep_everything() {
+    let archive = home_with_an_archive(&[]);
+    let assert_refused = |home: &Home| {
+        for more in [&[][..], &["--dry-run"]] {
+            let run = delete(home, &[&["--keep-size", "0"], more].concat()).exits(1);
+            assert!(run.stderr.contains("is not there"), "{}", run.stderr);
+            assert!(run.stderr.contains("HINT: is its file system mounted"));
+        }
+        assert_holds(home, &rest(1));
+    };
+    // Gone where a backup was taken; then a link that leads nowhere.
+    let home = archive.copy();
+    fs::remove_dir(home.dir("base")).unwrap();
+    assert_refused(&home);
+    symlink("/nowhere", home.dir("base")).unwrap();
+    assert_refused(&home);
+    // Somewhere else, as configured.
+    let home = home_with_an_archive(&[("basebackups_directory", "{root}/mnt/base")]);
+    assert_refused(&home);
+    fs::create_dir_all(home.root().join("mnt/base")).unwrap();
+    delete(&home, &["--before", &name(4)]).exits(0);
+    assert_holds(&home, &rest(4));
+    // A home that only ever had WAL needs none.
+    let home = Home::new();
+    fs::remove_dir(home.dir("base")).unwrap();
+    home.incoming_segments(1..=3);
+    home.archive().exits(0);
+    delete(&home, &["--before", &name(3)]).exits(0);
+    assert_eq!(home.listed(), [name(3)]);
+}
+
+#[test]
 fn hooks_run_around_each_file_as_barman_runs_them() {
     let home = home_with_an_archive(&[
         ("compression", "gzip"),
@@ -345,11 +378,15 @@ fn a_running_backup_or_archiver_keeps_it_away() {
     let archiver = home.hold_lock(".main-archive-wal.lock");
     let arguments = ["delete-wals", "main", "--before", &name(5)];
     let child = start(&mut Walarch.command(&home, &arguments));
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(1500));
     assert_holds(&home, &rest(1));
+    // A base backup may begin meanwhile.
+    drop(home.hold_lock(".main-backup.lock"));
     drop(archiver);
-    finish(child, LIMIT).exits(0);
+    let run = finish(child, LIMIT).exits(0);
     assert_holds(&home, &rest(5));
+    let waiting = "Waiting for archive-wal of server main";
+    assert!(run.stdout.contains(waiting), "{}", run.stdout);
 }
 
 #[test]

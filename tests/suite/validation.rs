@@ -104,16 +104,49 @@ fn a_segment_of_another_cluster_is_refused() {
 #[test]
 fn what_cannot_be_judged_is_archived() {
     let home = Home::new();
-    let unknown_magic = Segment::small(1).magic(0xBEEF).bytes();
+    let unknown_magic = Segment::small(1).magic(0xD1FE).bytes();
     put(&home.incoming(), FIRST, &unknown_magic);
-    put(
-        &home.incoming(),
-        SECOND,
-        b"not a page of any known PostgreSQL",
-    );
     home.archive().exits(0);
     home.assert_archived(FIRST, &unknown_magic);
-    home.assert_archived(SECOND, b"not a page of any known PostgreSQL");
+    // What a sender has wrapped, or may have.
+    let gpg = b"-----BEGIN PGP MESSAGE-----\n";
+    let custom = [
+        ("compression", "custom"),
+        ("custom_compression_filter", "cat"),
+        ("custom_decompression_filter", "cat"),
+    ];
+    for (options, bytes) in [(&[][..], &gpg[..]), (&custom, b"made by the filter?")] {
+        let home = Home::with(options);
+        put(&home.incoming(), FIRST, bytes);
+        home.archive().exits(0);
+        home.assert_archived(FIRST, bytes);
+    }
+}
+
+#[test]
+fn what_get_wal_would_refuse_is_refused() {
+    assert_refused(&Home::new(), b"short garbage");
+    let (history, _) = wal::history(2);
+    let (label, _) = wal::backup_label(&Segment::small(2));
+    for name in [history, label] {
+        let home = Home::new();
+        let path = put(&home.incoming(), &name, b"");
+        let path = path.to_str().unwrap();
+        let run = home.run(&["archive-wal", "main", path]).exits(1);
+        assert!(run.stderr.contains("the file is empty"), "{}", run.stderr);
+        home.archive().exits(1);
+        let errors = names(&home.errors());
+        assert!(
+            matches!(&errors[..], [one] if one.starts_with(&name) && one.ends_with(".invalid")),
+            "{errors:?}"
+        );
+        assert_eq!(home.listed(), [""; 0]);
+    }
+    // Nothing of a partial segment may have been received yet.
+    let home = Home::new();
+    put(&home.incoming(), &format!("{FIRST}.partial"), b"");
+    put(&home.incoming(), &format!("{SECOND}.partial"), &[0; 8192]);
+    home.archive().exits(0);
 }
 
 #[test]

@@ -383,9 +383,13 @@ fn the_name_barman_wal_archive_is_the_client() {
     finish(start(&mut command), Duration::from_secs(60)).exits(0);
     assert!(decode(&home.incoming().join(FIRST)).unwrap() == first());
     let mut command = in_home(Command::new(&link), &database.folder);
-    finish(start(command.arg("-V")), Duration::from_secs(60)).exits(0);
+    let run = finish(start(command.arg("-V")), Duration::from_secs(60)).exits(0);
+    let version = format!("barman-wal-archive {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run.stdout, version);
     let mut command = in_home(Command::new(&link), &database.folder);
-    finish(start(command.arg("host")), Duration::from_secs(60)).exits(2);
+    let run = finish(start(command.arg("host")), Duration::from_secs(60)).exits(2);
+    let usage = "Usage: barman-wal-archive ";
+    assert!(run.stderr.contains(usage), "{}", run.stderr);
 }
 
 #[test]

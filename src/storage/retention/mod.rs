@@ -64,6 +64,9 @@ pub enum DeletionError {
     /// xlogdb could not be read or written.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The storage does not tell what it holds.
+    #[error("no WAL was deleted: cannot list the archive: {0}")]
+    List(Box<dyn Error + Send + Sync>),
     /// The storage failed.
     #[error("cannot delete from the archive: {0}")]
     Storage(Box<dyn Error + Send + Sync>),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::super::{Contents, WalStorageStrategy};
+use super::DeletionError;
 use crate::catalog::{Backup, Catalog, CatalogError, WalFileInfo};
 use crate::wal::{WalKind, WalName};
 
@@ -34,8 +35,9 @@ pub struct Plan {
     before: u64,
     /// Only files of this timeline and older ones go.
     timeline_max: u32,
-    /// Timeline and ordinal of the newest segment.
-    newest: Option<(u32, u64)>,
+    /// Timeline and ordinal of the newest segment, as xlogdb knows it and as the archive has it: xlogdb may have
+    /// lost lines.
+    newest: [Option<(u32, u64)>; 2],
     /// History files of timelines below this one go.
     history_before: u32,
     /// The base backup without which more would go.
@@ -51,13 +53,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks through xlogdb, in constant memory.
+    /// Looks through xlogdb and the names in the archive, in constant memory.
     pub fn new(
         retention: &Retention,
         storage: &dyn WalStorageStrategy,
         catalog: &Catalog,
         backups: &[Backup],
-    ) -> Result<Self, CatalogError> {
+    ) -> Result<Self, DeletionError> {
         let listing = Listing { storage, catalog };
         let newest = listing.newest()?;
         let (before, timeline_max) = match retention {
@@ -75,7 +77,7 @@ impl Plan {
                 before.min(known)
             },
             timeline_max,
-            newest,
+            newest: [newest, None],
             history_before: 0,
             limited_by: None,
             files: 0,
@@ -84,7 +86,8 @@ impl Plan {
             unreadable_lines: 0,
         };
         plan.respect(backups);
-        plan.count(&listing, backups)?;
+        let oldest_timeline = plan.oldest_timeline(storage, backups)?;
+        plan.count(&listing, oldest_timeline)?;
         Ok(plan)
     }
 
@@ -94,7 +97,7 @@ impl Plan {
             Some(ordinal) => {
                 ordinal < self.before
                     && name.timeline() <= self.timeline_max
-                    && self.newest != Some((name.timeline(), ordinal))
+                    && !self.newest.contains(&Some((name.timeline(), ordinal)))
             }
             None => name.timeline() < self.history_before,
         }
@@ -128,12 +131,45 @@ impl Plan {
         }
     }
 
-    fn count(&mut self, listing: &Listing<'_>, backups: &[Backup]) -> Result<(), CatalogError> {
-        let mut histories: Vec<WalFileInfo> = Vec::new();
+    /// The oldest timeline of which the archive keeps anything, listed or not, or a base backup needs something. Finds
+    /// the newest segment in the archive on the way.
+    fn oldest_timeline(
+        &mut self,
+        storage: &dyn WalStorageStrategy,
+        backups: &[Backup],
+    ) -> Result<Option<u32>, DeletionError> {
         let of_backups = backups
             .iter()
             .filter_map(|backup| Some(backup.first_wal.as_ref()?.timeline()));
-        let mut oldest_timeline = of_backups.min();
+        let mut oldest = of_backups.min().unwrap_or(u32::MAX);
+        let mut newest = None;
+        storage
+            .list_names(&mut |name| {
+                let Some(ordinal) = name.ordinal() else {
+                    return Ok(());
+                };
+                if name.kind() == WalKind::Segment {
+                    newest = newest.max(Some((name.timeline(), ordinal)));
+                }
+                if !self.takes(&name) {
+                    oldest = oldest.min(name.timeline());
+                }
+                Ok(())
+            })
+            .map_err(DeletionError::List)?;
+        let of_newest = newest.map_or(u32::MAX, |(timeline, _)| timeline);
+        let [listed, _] = self.newest;
+        self.newest = [listed, newest];
+        Ok(Some(oldest.min(of_newest)).filter(|&oldest| oldest < u32::MAX))
+    }
+
+    /// `oldest_timeline` is the one of which anything stays, as far as it is known without xlogdb.
+    fn count(
+        &mut self,
+        listing: &Listing<'_>,
+        mut oldest_timeline: Option<u32>,
+    ) -> Result<(), CatalogError> {
+        let mut histories: Vec<WalFileInfo> = Vec::new();
         let unreadable = listing.visit(&mut |info| {
             let name = &info.name;
             if name.kind() == WalKind::History {

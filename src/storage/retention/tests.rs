@@ -320,6 +320,50 @@ fn what_xlogdb_has_lost_does_not_go_for_its_age_or_size() {
 }
 
 #[test]
+fn an_empty_xlogdb_costs_neither_the_newest_segment_nor_the_history_that_leads_to_it() {
+    let home = two_timelines();
+    fs::write(home.catalog().path(), "").unwrap();
+    let plan = home.plan(&before("0000000200000000000000FF"), &[]);
+    home.run(&plan, &AtomicBool::new(false));
+    assert_eq!(home.stored(), ["00000002.history", "2/08"]);
+}
+
+#[test]
+fn a_timeline_that_xlogdb_has_lost_keeps_its_history() {
+    let home = two_timelines();
+    let text = fs::read_to_string(home.catalog().path()).unwrap();
+    let younger = format!(
+        "00000003.history 10 900.0 None None\n{}\n",
+        segment(3, 9, 900)
+    );
+    fs::create_dir_all(home.wals().join("0000000300000000")).unwrap();
+    for name in [
+        "00000003.history",
+        "0000000300000000/000000030000000000000009",
+    ] {
+        fs::write(home.wals().join(name), [0; 10]).unwrap();
+    }
+    // What is left of timeline 2 is there and not listed.
+    let others: String = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("000000020000"))
+        .collect();
+    fs::write(home.catalog().path(), format!("{others}{younger}")).unwrap();
+    let plan = home.plan(&before("000000020000000000000007"), &[]);
+    home.run(&plan, &AtomicBool::new(false));
+    assert_eq!(
+        home.stored(),
+        [
+            "00000002.history",
+            "2/07",
+            "2/08",
+            "00000003.history",
+            "3/09"
+        ]
+    );
+}
+
+#[test]
 fn what_was_not_deleted_after_all_is_listed_as_before() {
     let home = two_timelines();
     let listed = home.listed();

@@ -1,5 +1,6 @@
 //! Whether an archived file and a source hold the same WAL.
 
+use std::error::Error;
 use std::io::{self, Read, Seek};
 
 use super::prepare::{Opened, open_as};
@@ -7,7 +8,7 @@ use super::{SaveError, Validation, WalFile, source_error};
 use crate::codec::{CodecError, Decoder, Encoding};
 use crate::config::Compression;
 use crate::storage::{Recognition, Source, StoredWal, WalStorageStrategy};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, find_fault};
+use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, find_fault_of_plain};
 
 /// How much of each side is held in memory.
 const CHUNK_SIZE_BYTES: u64 = 256 << 10;
@@ -70,13 +71,10 @@ impl Comparison<'_> {
 
     /// The evidence against a source, if it is not compressed and validation is on.
     pub(super) fn fault_of(&self, source: &Source, head: &[u8]) -> Option<WalFault> {
-        let validation = self.validation.filter(|_| source.carried.is_none())?;
-        find_fault(
-            &source.name,
-            source.metadata.len(),
-            head,
-            validation.system_identifier,
-        )
+        let system_identifier = self.validation?.system_identifier;
+        let size_bytes = source.metadata.len();
+        self.recognition
+            .fault_of_source(&source.name, size_bytes, head, system_identifier)
     }
 
     /// Looks for the first difference between a source and an archived file that can be decoded.
@@ -110,12 +108,8 @@ impl Comparison<'_> {
     /// [`SaveError::ArchivedCopy`]: it must not condemn a good source.
     pub fn compare(&self, source: &Source, stored: &StoredWal) -> Result<Likeness, SaveError> {
         match self.likeness(source, stored) {
-            Ok(Likeness::Different) => match self.archived_fault(stored)? {
-                Some(fault) => Err(archived_copy(
-                    source,
-                    stored,
-                    io::Error::new(io::ErrorKind::InvalidData, fault),
-                )),
+            Ok(Likeness::Different) => match self.archived_fault(source, stored)? {
+                Some(fault) => Err(archived_copy(source, stored, fault)),
                 None => Ok(Likeness::Different),
             },
             Ok(likeness) => Ok(likeness),
@@ -163,25 +157,43 @@ impl Comparison<'_> {
         }
     }
 
-    /// Why an archived file cannot be what its name says, if validation is on.
+    /// Why an archived file cannot be what its name says, if validation is on: by itself, or next to a source of the
+    /// same name that begins as a segment does.
     fn archived_fault(
         &self,
+        source: &Source,
         stored: &StoredWal,
-    ) -> Result<Option<impl std::error::Error + use<>>, SaveError> {
+    ) -> Result<Option<io::Error>, SaveError> {
         if self.validation.is_none() {
             return Ok(None);
         }
+        let name = &stored.info.name;
         let judged = self.plain(stored).and_then(|mut stream| {
-            let mut head = Vec::with_capacity(LONG_HEADER_SIZE_BYTES);
-            (&mut stream)
-                .take(LONG_HEADER_SIZE_BYTES as u64)
-                .read_to_end(&mut head)?;
+            let head = first_bytes(&mut stream)?;
             let size_bytes = head.len() as u64 + io::copy(&mut stream, &mut io::sink())?;
-            Ok(find_fault(&stored.info.name, size_bytes, &head, None))
+            let fault = find_fault_of_plain(name, size_bytes, &head, None);
+            let begins = LongPageHeader::parse(&head).is_some();
+            Ok((fault, begins))
         });
-        judged.map_err(|error| {
-            SaveError::archived_copy(&stored.info.name, stored.location.clone(), error)
-        })
+        let (fault, begins) = judged
+            .map_err(|error| SaveError::archived_copy(name, stored.location.clone(), error))?;
+        let reason: Box<dyn Error + Send + Sync> = match fault {
+            Some(fault) => fault.into(),
+            None if begins || name.kind() != WalKind::Segment => return Ok(None),
+            None if !self.begins_as_a_segment(source) => return Ok(None),
+            None => "it does not begin with the header of a segment's first page".into(),
+        };
+        Ok(Some(io::Error::new(io::ErrorKind::InvalidData, reason)))
+    }
+
+    /// Whether there is a page header at the beginning of a source, once decoded. One that cannot be read has none.
+    fn begins_as_a_segment(&self, source: &Source) -> bool {
+        let Ok(stream) = from_start(source) else {
+            return false;
+        };
+        let decoded = self.decode(stream, source.carried);
+        let head = decoded.and_then(|mut stream| first_bytes(&mut stream));
+        head.is_ok_and(|head| LongPageHeader::parse(&head).is_some())
     }
 
     fn stored_form(&self, stored: &StoredWal) -> io::Result<Stream> {
@@ -221,6 +233,15 @@ fn same(mut archived: Stream, mut source: Stream) -> Result<bool, Side> {
             return Ok(true);
         }
     }
+}
+
+/// As much as a judgement needs.
+fn first_bytes(stream: &mut Stream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(LONG_HEADER_SIZE_BYTES);
+    stream
+        .take(LONG_HEADER_SIZE_BYTES as u64)
+        .read_to_end(&mut head)?;
+    Ok(head)
 }
 
 fn read_chunk(stream: &mut Stream, chunk: &mut Vec<u8>) -> io::Result<()> {

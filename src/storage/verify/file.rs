@@ -7,8 +7,8 @@ use super::produce::Job;
 use crate::codec::CodecError;
 use crate::storage::PlainWal;
 use crate::wal::{
-    LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault, TimelineHistory, WalFault,
-    WalKind, WalName, find_fault,
+    LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault, TimelineHistory, WalKind,
+    WalName, find_fault, find_fault_of_plain,
 };
 
 /// How much is decoded at a time: it should stay in the cache while its pages are checked.
@@ -22,7 +22,7 @@ pub(super) struct Verified {
     pub(super) name: WalName,
     pub(super) stored_size_bytes: u64,
     pub(super) wal_size_bytes: u64,
-    /// False for a complete segment whose pages say nothing to us.
+    /// False for a complete segment of a PostgreSQL or a machine whose pages we cannot read.
     pub(super) is_judged: bool,
     pub(super) history: Option<TimelineHistory>,
     pub(super) problems: Vec<Problem>,
@@ -82,7 +82,6 @@ pub(super) fn verify(
     match plain.read(&stored, |plain| see(name, plain, buffer)) {
         Ok(seen) => {
             verified.wal_size_bytes = seen.size_bytes;
-            verified.is_judged = seen.is_judged || name.kind() != WalKind::Segment;
             verified.judge(seen, cluster);
         }
         Err(CodecError::ReadSource(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -154,15 +153,19 @@ impl Verified {
     /// Adds the first thing that is wrong with what was seen; what follows from it is left out.
     fn judge(&mut self, seen: Seen, cluster: Cluster) {
         let name = self.name.clone();
-        let is_partial = name.kind() == WalKind::Partial;
         let segment_size_bytes = match name.kind() {
             WalKind::Segment => cluster.segment_size_bytes.unwrap_or(seen.size_bytes),
             _ => seen.size_bytes,
         };
-        let fault = match seen.size_bytes {
-            0 if !is_partial => Some(WalFault::Empty),
-            size_bytes => find_fault(&name, size_bytes, &seen.head, cluster.system_identifier),
+        let find = match name.kind() {
+            // The room for it may be all that there is: nothing need have been received.
+            WalKind::Partial => find_fault,
+            // What is seen here is decoded: nothing else can hide in it.
+            _ => find_fault_of_plain,
         };
+        let system_identifier = cluster.system_identifier;
+        let fault = find(&name, seen.size_bytes, &seen.head, system_identifier);
+        let says_nothing = name.kind() == WalKind::Segment && !seen.is_judged;
         if let Some(fault) = fault {
             self.problems.push(Problem::Fault { name, fault });
         } else if seen.size_bytes != segment_size_bytes {
@@ -171,6 +174,13 @@ impl Verified {
                 wal_size_bytes: seen.size_bytes,
                 segment_size_bytes,
             });
+        } else if says_nothing {
+            // Restored, PostgreSQL would take it for the end of the WAL.
+            self.is_judged = !PageCheck::is_like_a_first_page(&name, seen.size_bytes, &seen.head);
+            if self.is_judged {
+                let is_zeros = seen.head.iter().all(|&byte| byte == 0);
+                self.problems.push(Problem::NoFirstPage { name, is_zeros });
+            }
         } else if let Some(fault) = seen.fault {
             self.problems.push(Problem::Page { name, fault });
         } else if name.kind() == WalKind::History {

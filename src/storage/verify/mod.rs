@@ -30,6 +30,7 @@ use super::{Contents, PlainWal, first_header, segment_size};
 use crate::catalog::{Catalog, CatalogError};
 use crate::wal::{Coverage, WalName, WalRange};
 use file::{Cluster, Verified};
+use listed::Differences;
 use produce::{Gate, Job};
 
 /// How many files that xlogdb and the archive do not agree on are looked at again. Others that are in the archive are
@@ -73,7 +74,8 @@ pub struct VerifySummary {
     pub stored_size_bytes: u64,
     /// The size of the WAL in them.
     pub wal_size_bytes: u64,
-    /// Complete segments whose pages no PostgreSQL from 10 to 18 has written, as far as we can see.
+    /// Complete segments that begin like one, but not as PostgreSQL 10 to 18 on a little-endian machine writes
+    /// them: their pages say nothing to us.
     pub unjudged: u64,
     /// Problems that were reported.
     pub problems: u64,
@@ -137,7 +139,7 @@ impl Verification<'_> {
             let listing = producer.join();
             (collected, listing)
         });
-        let missing = match listing {
+        let differences = match listing {
             Ok(listing) => listing?,
             Err(_) => {
                 let panicked = io::Error::other("the thread that lists it has failed");
@@ -145,12 +147,8 @@ impl Verification<'_> {
             }
         };
         if !collected.summary.stopped {
-            collected.doubts.extend(missing.names);
-            self.settle_doubts(&mut collected, notice)?;
-            if missing.more > 0 {
-                let files = missing.more;
-                collected.report(&Problem::MoreNotThere { files }, notice);
-            }
+            self.settle(&mut collected, differences, notice)?;
+            self.find_misplaced(&mut collected, notice)?;
             self.find_gaps(&mut collected, notice);
         }
         Ok(collected.summary)
@@ -205,23 +203,57 @@ impl Verification<'_> {
         collected
     }
 
-    /// Asks archive and xlogdb once more about the files on which they did not agree: what was
-    /// archived or deleted meanwhile is in order.
+    /// Asks archive and xlogdb once more about what was odd: what was archived or deleted meanwhile is in order, and
+    /// so is a line that was just being written.
+    fn settle(
+        &self,
+        collected: &mut Collected,
+        differences: Differences,
+        notice: &mut dyn FnMut(&Progress<'_>),
+    ) -> Result<(), VerifyError> {
+        let Differences {
+            missing, repeated, ..
+        } = differences;
+        collected.doubts.extend(missing.names);
+        if !collected.doubts.is_empty() || differences.unreadable_lines > 0 {
+            self.settle_doubts(collected, notice)?;
+        }
+        for name in repeated.names {
+            collected.report(&Problem::ListedTwice { name }, notice);
+        }
+        for problem in [
+            Problem::MoreNotThere {
+                files: missing.more,
+            },
+            Problem::MoreListedTwice {
+                files: repeated.more,
+            },
+        ] {
+            if problem.count() > 0 {
+                collected.report(&problem, notice);
+            }
+        }
+        Ok(())
+    }
+
     fn settle_doubts(
         &self,
         collected: &mut Collected,
         notice: &mut dyn FnMut(&Progress<'_>),
     ) -> Result<(), VerifyError> {
-        if collected.doubts.is_empty() {
-            return Ok(());
-        }
         let mut listed = BTreeSet::new();
+        let mut unreadable_lines = 0;
         let contents = Contents(self.plain.storage);
         self.catalog.visit(&contents, &mut |line| {
+            unreadable_lines += u64::from(line.is_err());
             let name = line.ok().map(|info| info.name);
             listed.extend(name.filter(|name| collected.doubts.contains(name)));
             ControlFlow::Continue(())
         })?;
+        if unreadable_lines > 0 {
+            let lines = unreadable_lines;
+            collected.report(&Problem::UnreadableLines { lines }, notice);
+        }
         for name in std::mem::take(&mut collected.doubts) {
             let is_there = !matches!(self.plain.storage.find(&name), Ok(None));
             match (listed.contains(&name), is_there) {
@@ -231,6 +263,20 @@ impl Verification<'_> {
             }
         }
         Ok(())
+    }
+
+    fn find_misplaced(
+        &self,
+        collected: &mut Collected,
+        notice: &mut dyn FnMut(&Progress<'_>),
+    ) -> Result<(), VerifyError> {
+        let found = &mut |name: WalName, location: String| {
+            if self.range.contains(&name) {
+                collected.report(&Problem::Misplaced { name, location }, notice);
+            }
+        };
+        let storage = self.plain.storage;
+        storage.list_misplaced(found).map_err(VerifyError::Storage)
     }
 
     fn find_gaps(&self, collected: &mut Collected, notice: &mut dyn FnMut(&Progress<'_>)) {
@@ -281,10 +327,7 @@ impl Collected {
     }
 
     fn report(&mut self, problem: &Problem, notice: &mut dyn FnMut(&Progress<'_>)) {
-        self.summary.problems += match problem {
-            Problem::MoreNotThere { files } => *files,
-            _ => 1,
-        };
+        self.summary.problems += problem.count();
         notice(&Progress::Found(problem));
     }
 }

@@ -22,6 +22,13 @@ pub enum Problem {
         /// The evidence.
         fault: WalFault,
     },
+    /// A complete segment does not begin with the header of a segment's first page.
+    NoFirstPage {
+        /// The segment.
+        name: WalName,
+        /// It begins with zeros, as what a disk has lost.
+        is_zeros: bool,
+    },
     /// A segment does not have the size that segments of its cluster have.
     SegmentSize {
         /// The segment.
@@ -64,6 +71,28 @@ pub enum Problem {
         /// How many.
         files: u64,
     },
+    /// xlogdb lists a file more than once: whoever adds up its lines counts it as often.
+    ListedTwice {
+        /// The file.
+        name: WalName,
+    },
+    /// The same of many more files.
+    MoreListedTwice {
+        /// How many.
+        files: u64,
+    },
+    /// xlogdb has lines that are none.
+    UnreadableLines {
+        /// How many.
+        lines: u64,
+    },
+    /// A file lies where nobody looks for it.
+    Misplaced {
+        /// The file.
+        name: WalName,
+        /// Where it is.
+        location: String,
+    },
     /// The archive has a file that xlogdb does not list.
     NotListed {
         /// The file.
@@ -89,14 +118,29 @@ impl Problem {
         match self {
             Problem::Undecodable { name, .. }
             | Problem::Fault { name, .. }
+            | Problem::NoFirstPage { name, .. }
             | Problem::SegmentSize { name, .. }
             | Problem::Page { name, .. }
             | Problem::History { name, .. }
             | Problem::ListedSize { name, .. }
             | Problem::NotThere { name }
+            | Problem::ListedTwice { name }
+            | Problem::Misplaced { name, .. }
             | Problem::NotListed { name }
             | Problem::NoEnd { name } => Some(name),
-            Problem::MoreNotThere { .. } | Problem::NoHistory { .. } | Problem::Gap(_) => None,
+            Problem::MoreNotThere { .. }
+            | Problem::MoreListedTwice { .. }
+            | Problem::UnreadableLines { .. }
+            | Problem::NoHistory { .. }
+            | Problem::Gap(_) => None,
+        }
+    }
+
+    /// How many problems it stands for.
+    pub fn count(&self) -> u64 {
+        match self {
+            Problem::MoreNotThere { files } | Problem::MoreListedTwice { files } => *files,
+            _ => 1,
         }
     }
 
@@ -104,11 +148,16 @@ impl Problem {
     pub fn kind(&self) -> &'static str {
         match self {
             Problem::Undecodable { .. } => "undecodable",
-            Problem::Fault { .. } | Problem::SegmentSize { .. } => "invalid",
+            Problem::Fault { .. } | Problem::NoFirstPage { .. } | Problem::SegmentSize { .. } => {
+                "invalid"
+            }
             Problem::Page { .. } => "page",
             Problem::History { .. } => "history",
             Problem::ListedSize { .. } => "listed_size",
             Problem::NotThere { .. } | Problem::MoreNotThere { .. } => "not_there",
+            Problem::ListedTwice { .. } | Problem::MoreListedTwice { .. } => "listed_twice",
+            Problem::UnreadableLines { .. } => "unreadable_lines",
+            Problem::Misplaced { .. } => "misplaced",
             Problem::NotListed { .. } => "not_listed",
             Problem::NoHistory { .. } => "no_history",
             Problem::Gap(_) => "gap",
@@ -122,6 +171,13 @@ impl fmt::Display for Problem {
         match self {
             Problem::Undecodable { name, source } => write!(f, "{name}: {source}"),
             Problem::Fault { name, fault } => write!(f, "{name}: {fault}"),
+            Problem::NoFirstPage { name, is_zeros } => {
+                let found = if *is_zeros { "zeros" } else { "something else" };
+                write!(
+                    f,
+                    "{name}: it begins with {found}, not with the header of a segment's first page"
+                )
+            }
             Problem::SegmentSize {
                 name,
                 wal_size_bytes,
@@ -149,6 +205,22 @@ impl fmt::Display for Problem {
             Problem::MoreNotThere { files } => write!(
                 f,
                 "xlogdb lists {files} more that are not in the archive; their names are not shown"
+            ),
+            Problem::ListedTwice { name } => write!(
+                f,
+                "{name}: xlogdb lists it more than once; rebuild-xlogdb writes it anew"
+            ),
+            Problem::MoreListedTwice { files } => write!(
+                f,
+                "xlogdb lists {files} more files more than once; their names are not shown"
+            ),
+            Problem::UnreadableLines { lines } => write!(
+                f,
+                "xlogdb has {lines} lines that cannot be read; rebuild-xlogdb writes it anew"
+            ),
+            Problem::Misplaced { name, location } => write!(
+                f,
+                "{name}: {location} is not the place of that name: nobody finds it there"
             ),
             Problem::NotListed { name } => {
                 write!(

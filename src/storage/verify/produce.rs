@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::listed::{self, Listed, Missing};
+use super::listed::{self, Differences, Listed};
 use super::{Verification, VerifyError};
 use crate::catalog::CatalogError;
 use crate::wal::WalName;
@@ -53,8 +53,7 @@ struct Producer<'a> {
     jobs: &'a SyncSender<Job>,
     gate: &'a Gate,
     listed: Listed<'a>,
-    /// What xlogdb lists and the archive does not have.
-    missing: Missing,
+    differences: Differences,
     /// Names of one directory that were not handed out yet.
     directory: Vec<WalName>,
     number: usize,
@@ -67,18 +66,18 @@ enum Halt {
     Catalog(CatalogError),
 }
 
-/// Hands out all files of the range. Returns what xlogdb lists and the archive does not have.
+/// Hands out all files of the range. Returns how archive and xlogdb differ.
 pub(super) fn run(
     verification: &Verification<'_>,
     jobs: &SyncSender<Job>,
     gate: &Gate,
-) -> Result<Missing, VerifyError> {
+) -> Result<Differences, VerifyError> {
     let mut producer = Producer {
         verification,
         jobs,
         gate,
         listed: Listed::new(verification),
-        missing: Missing::default(),
+        differences: Differences::default(),
         directory: Vec::new(),
         number: 0,
     };
@@ -93,10 +92,10 @@ pub(super) fn run(
         halt = producer.finish().err();
     }
     match halt {
-        Some(Halt::Stopped) => Ok(Missing::default()),
+        Some(Halt::Stopped) => Ok(Differences::default()),
         Some(Halt::Catalog(error)) => Err(error.into()),
         None => walked
-            .map(|()| producer.missing)
+            .map(|()| producer.differences)
             .map_err(VerifyError::Storage),
     }
 }
@@ -121,7 +120,7 @@ impl Producer<'_> {
         // Digits may be of either case, and then directories are not in our order.
         self.directory.sort_by_cached_key(listed::key);
         for name in mem::take(&mut self.directory) {
-            let listed = self.listed.look_up(&name, &mut self.missing);
+            let listed = self.listed.look_up(&name, &mut self.differences);
             self.gate.wait_for(self.number);
             let job = Job {
                 number: self.number,
@@ -138,6 +137,8 @@ impl Producer<'_> {
 
     fn finish(&mut self) -> Result<(), Halt> {
         self.flush()?;
-        self.listed.finish(&mut self.missing).map_err(Halt::Catalog)
+        self.listed
+            .finish(&mut self.differences)
+            .map_err(Halt::Catalog)
     }
 }

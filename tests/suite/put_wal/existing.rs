@@ -1,7 +1,5 @@
 //! Files whose name waits in `incoming` already.
 
-use std::io::Write;
-
 use super::*;
 
 #[test]
@@ -116,6 +114,27 @@ fn other_good_content_is_an_error_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn a_whole_history_or_label_is_not_taken_for_the_beginning_of_another() {
+    let (label, text) = wal::backup_label(&Segment::small(2));
+    for (name, existing) in [
+        ("00000003.history", b"1\t0/1\tfirst\n".to_vec()),
+        (&label, text),
+    ] {
+        let home = Home::new();
+        put(&home.incoming(), name, &existing);
+        let sent = [&existing[..], b"2\t0/2\tsecond\n"].concat();
+        let run = receive(&home, &stream(name, &sent)).exits(1);
+        assert!(run.stderr.contains("Mismatched"), "{}", run.stderr);
+        assert_holds(&home, name, &existing);
+        // Cut within its line, it was.
+        let cut = &existing[..existing.len() - 1];
+        put(&home.incoming(), name, cut);
+        receive(&home, &stream(name, &sent)).exits(0);
+        assert_holds(&home, name, &sent);
+    }
+}
+
+#[test]
 fn a_damaged_arrival_condemns_nothing() {
     let home = Home::new();
     put(&home.incoming(), FIRST, &first());
@@ -123,6 +142,18 @@ fn a_damaged_arrival_condemns_nothing() {
     damaged.truncate(10_000);
     receive(&home, &stream(FIRST, &damaged)).exits(1);
     assert_holds(&home, FIRST, &first());
+}
+
+/// Takes a minute, as long as a sender can be kept waiting.
+#[test]
+fn another_put_wal_that_hangs_is_not_waited_for_for_ever() {
+    let home = Home::new();
+    put(&home.incoming(), FIRST, &first()[..5000]);
+    let _other = home.hold_lock(".main-put-wal.lock");
+    let run = receive(&home, &stream(FIRST, &first())).exits(1);
+    assert!(run.stderr.contains(".main-put-wal.lock"), "{}", run.stderr);
+    assert!(run.stderr.contains("HINT: "), "{}", run.stderr);
+    assert_holds(&home, FIRST, &first()[..5000]);
 }
 
 #[test]
