@@ -5,8 +5,9 @@ use std::io::{self, Cursor, Read};
 use std::mem;
 use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use twox_hash::XxHash64;
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
@@ -18,14 +19,22 @@ use super::zstd_parts::{
     CHECKSUM_SIZE_BYTES, SeamSearch, checksum, content_bytes, hasher, second_header,
 };
 
-/// How much is read and handed to a decoder at a time. What it becomes is written while it is in the processor's cache.
+/// How much is read and handed to a decoder at a time.
 const PIECE_SIZE_BYTES: usize = 128 << 10;
+
+/// How much decoded content is handed out at a time, at least. Little is still in the processor's cache, but with much the
+/// page cache needs fewer and larger pages.
+const HANDED_OUT_BYTES_MIN: usize = 1 << 20;
 
 /// More than a stored file is larger than its content.
 const EXCESS_SIZE_BYTES: usize = 256 << 10;
 
-/// Takes decoded content: where it begins in the file, and the bytes. Called by two threads, by each in order.
-pub type Taker<'a> = &'a (dyn Fn(usize, &[u8]) -> io::Result<()> + Sync);
+/// Takes decoded content: where it begins in the file, and the bytes.
+pub type Taker<'a> = &'a mut (dyn FnMut(usize, &[u8]) -> io::Result<()> + Send);
+
+/// The taker, for the thread whose turn it is. Two that write to one file wait for each other (the kernel lets one in
+/// at a time), so whoever finds it taken goes on decoding, and hands out more later.
+type Turn<'a> = Mutex<Taker<'a>>;
 
 /// Memory for a zstd file that states its size, as it is stored and as its content.
 ///
@@ -81,6 +90,8 @@ impl FileInMemory {
     ) -> Result<bool, CodecError> {
         let content_bytes = self.content.len();
         let content = &mut self.content[..];
+        let turn = Mutex::new(take);
+        let turn = &turn;
         let second_header = &self.second_header;
         let mut reading = Reading {
             file,
@@ -90,19 +101,20 @@ impl FileInMemory {
         let (first, second) = thread::scope(|scope| {
             let (sender, pieces) = mpsc::channel::<&[u8]>();
             let first = scope.spawn(move || {
-                let mut part = Part::new(content, 0, take);
+                let mut part = Part::new(content, 0, turn);
                 part.digest = Some(hasher());
                 for piece in pieces {
                     part.feed(piece)?;
                 }
-                Ok(part.end())
+                part.end()
             });
             let second = reading.feed_first(sender, content_bytes).and_then(|found| {
                 let Some((start, beginning)) = found else {
                     return Ok(Rest::Nothing);
                 };
-                reading.decode_second(start..content_bytes, [second_header, beginning], take)
+                reading.decode_second(start..content_bytes, [second_header, beginning], turn)
             });
+            soon(|| first.is_finished().then_some(()));
             let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
             (first, second)
         });
@@ -169,13 +181,13 @@ impl<'a> Reading<'a, '_> {
         &mut self,
         place: Range<usize>,
         beginning: [&[u8]; 2],
-        take: Taker<'_>,
+        turn: &Turn<'_>,
     ) -> Result<Rest, CodecError> {
         // Also where the place is empty: then this is no seam.
         let Ok(mut content) = Memory::new(place.len()) else {
             return Ok(Rest::Lost);
         };
-        let mut part = Part::new(&mut content, place.start, take);
+        let mut part = Part::new(&mut content, place.start, turn);
         for piece in beginning {
             part.feed(piece).map_err(CodecError::WriteSink)?;
         }
@@ -186,7 +198,7 @@ impl<'a> Reading<'a, '_> {
                 break;
             }
         }
-        let end = part.end();
+        let end = part.end().map_err(CodecError::WriteSink)?;
         Ok(Rest::Second {
             content,
             place,
@@ -207,14 +219,15 @@ enum Rest {
 }
 
 /// One part, decoded without the other into memory of its own.
-struct Part<'a> {
+struct Part<'a, 't> {
     /// `None` when it is of no use any more.
     decoder: Option<DCtx<'static>>,
     content: OutBuffer<'a, [u8]>,
     start: usize,
-    take: Taker<'a>,
+    turn: &'a Turn<'t>,
     taken_bytes: usize,
     digest: Option<XxHash64>,
+    digested_bytes: usize,
     has_ended: bool,
     /// How much came behind the end of the frame.
     left_bytes: usize,
@@ -229,15 +242,16 @@ struct End {
     is_good: bool,
 }
 
-impl<'a> Part<'a> {
-    fn new(content: &'a mut [u8], start: usize, take: Taker<'a>) -> Self {
+impl<'a, 't> Part<'a, 't> {
+    fn new(content: &'a mut [u8], start: usize, turn: &'a Turn<'t>) -> Self {
         Part {
             decoder: decoder(),
             content: OutBuffer::around(content),
             start,
-            take,
+            turn,
             taken_bytes: 0,
             digest: None,
+            digested_bytes: 0,
             has_ended: false,
             left_bytes: 0,
         }
@@ -258,23 +272,54 @@ impl<'a> Part<'a> {
             }
         }
         self.left_bytes += piece.len() - input.pos();
-        let fresh = self.content.as_slice().get(self.taken_bytes..);
-        let fresh = fresh.unwrap_or_default();
         if let Some(digest) = &mut self.digest {
-            digest.write(fresh);
+            let fresh = self.content.as_slice().get(self.digested_bytes..);
+            digest.write(fresh.unwrap_or_default());
+            self.digested_bytes = self.content.pos();
         }
-        (self.take)(self.start + self.taken_bytes, fresh)?;
-        self.taken_bytes += fresh.len();
+        if self.content.pos() - self.taken_bytes < HANDED_OUT_BYTES_MIN {
+            return Ok(());
+        }
+        match self.turn.try_lock() {
+            Ok(mut take) => self.hand_out(&mut take),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn hand_out(&mut self, take: &mut Taker<'_>) -> io::Result<()> {
+        let decoded = self.content.as_slice().get(self.taken_bytes..);
+        take(self.start + self.taken_bytes, decoded.unwrap_or_default())?;
+        self.taken_bytes = self.content.pos();
         Ok(())
     }
 
-    fn end(self) -> End {
-        End {
+    fn end(mut self) -> io::Result<End> {
+        let turn = self.turn;
+        let mut take = soon(|| turn.try_lock().ok())
+            .unwrap_or_else(|| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.hand_out(&mut take)?;
+        Ok(End {
             content_bytes: self.taken_bytes,
             digest: self.digest,
             left_bytes: self.has_ended.then_some(self.left_bytes),
             is_good: self.decoder.is_some(),
+        })
+    }
+}
+
+/// How long it is waited for what the other thread will have done at any moment.
+const PATIENCE: Duration = Duration::from_millis(3);
+
+/// Looks for something until it is there or the patience is over. Whoever sleeps leaves a processor idle, and it can take
+/// a virtual one a millisecond to wake.
+fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || start.elapsed() > PATIENCE {
+            return found;
         }
+        thread::yield_now();
     }
 }
 

@@ -27,6 +27,9 @@
 //! | pigz (a command) | 1, 6, 9 | 1, 6, 9 | 0.90 to 1.00 | equal |
 //! | snappy | | | 1.08, 1.07, 1.09 | equal |
 //!
+//! Since then zstd writes a segment in two parts, which costs 0.005 % (bulk) to 0.12 % (OLTP) of the size and no time:
+//! see `zstd_parts`.
+//!
 //! Two differences cost time and are there on purpose. zstd and lz4 files carry a checksum of their content, which
 //! Barman's do not: 4 % of the fastest level's time buys that damage is noticed. And pigz gets its
 //! input through a pipe.

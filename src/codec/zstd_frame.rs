@@ -1,4 +1,5 @@
-//! Zstandard (RFC 8878): one frame for each file, with the size and a checksum of its content.
+//! Zstandard (RFC 8878): one frame for each file, with the size and a checksum of its content. That of a segment of the
+//! usual size has two parts, which can be decoded at the same time: see `zstd_parts`.
 //!
 //! The checksum (4 bytes, XXH64) is what Barman's files lack: without it, altered bytes can decode to other content
 //! unnoticed. On WAL it costs less than can be measured here, under 2 % of the time at the fastest level.
@@ -28,11 +29,11 @@ const WHOLE_SIZE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How much is handed over at a time otherwise.
 const PIECE_SIZE_BYTES: usize = 1024 * 1024;
 
-/// A lone source that is larger is cut into jobs of this size, which zstd's own threads compress to one frame. Each job sees a quarter
-/// of a MiB or more of what comes before it: on WAL the frame is 0.03 % larger than one of a single job.
+/// A lone source that is larger is cut into jobs of this size, which zstd's own threads compress to one frame. Each job
+/// sees a quarter of a MiB or more of what comes before it: on WAL the frame is 0.03 % larger than one of a single job.
 const JOB_SIZE_BYTES: u32 = 2 * 1024 * 1024;
 
-/// A segment of 16 MiB has no work for more threads, and each has its own memory, about 6 MiB.
+/// Each thread has its own memory, about 6 MiB.
 const THREADS_MAX: u32 = 4;
 
 /// Sources of this size and more become frames of two parts, which `get-wal` decodes on two threads. Half of it is more

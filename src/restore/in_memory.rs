@@ -45,12 +45,12 @@ pub(super) fn deliver_in_memory(
     let Some(place) = delivery.outlet.place(size_bytes).map_err(failed)? else {
         return Ok(Attempt::Ordinary(opened));
     };
-    let write = |offset: usize, bytes: &[u8]| {
+    let mut write = |offset: usize, bytes: &[u8]| {
         let withheld_bytes = PAGE_SIZE_BYTES.saturating_sub(offset).min(bytes.len());
         let rest = bytes.get(withheld_bytes..).unwrap_or_default();
         place.write_at(rest, (offset + withheld_bytes) as u64)
     };
-    match file.decode(&mut *opened.stream, &write) {
+    match file.decode(&mut *opened.stream, &mut write) {
         Ok(true) => {}
         Ok(false) => {
             opened.stream = Box::new(file.into_read().chain(opened.stream));

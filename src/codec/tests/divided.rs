@@ -1,7 +1,5 @@
 //! Frames of two parts: what everybody reads of them, and what may not be taken for one.
 
-use std::sync::Mutex;
-
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use super::*;
@@ -20,13 +18,13 @@ fn has_parts(stored: &[u8]) -> bool {
 /// What is decoded in memory, if that succeeds, put together from what was handed out.
 fn decode_in_memory(stored: &[u8]) -> Option<Vec<u8>> {
     let mut file = FileInMemory::new(stored, SIZE_BYTES)?;
-    let taken = Mutex::new(vec![0; file.content_bytes()]);
-    let take = |start: usize, bytes: &[u8]| {
-        taken.lock().unwrap()[start..start + bytes.len()].copy_from_slice(bytes);
+    let mut taken = vec![0; file.content_bytes()];
+    let mut take = |start: usize, bytes: &[u8]| {
+        taken[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     };
-    let is_good = file.decode(&mut &stored[..], &take).unwrap();
-    is_good.then(|| taken.into_inner().unwrap())
+    let is_good = file.decode(&mut &stored[..], &mut take).unwrap();
+    is_good.then_some(taken)
 }
 
 #[test]
@@ -143,12 +141,12 @@ fn a_failure_of_whoever_takes_the_content_ends_the_decoding() {
     let stored = encode(&zstd(), &wal_like(SIZE_BYTES)).unwrap();
     for failing in [0, SIZE_BYTES / 4 * 3] {
         let mut file = FileInMemory::new(&stored, SIZE_BYTES).unwrap();
-        let take =
+        let mut take =
             |start: usize, bytes: &[u8]| match (start..start + bytes.len()).contains(&failing) {
                 true => Err(io::Error::from(io::ErrorKind::StorageFull)),
                 false => Ok(()),
             };
-        let error = file.decode(&mut &stored[..], &take).unwrap_err();
+        let error = file.decode(&mut &stored[..], &mut take).unwrap_err();
         assert!(matches!(error, CodecError::WriteSink(_)), "{error}");
     }
 }
@@ -161,7 +159,7 @@ fn what_was_read_is_there_for_another_attempt() {
     stored[last] ^= 1;
     let mut file = FileInMemory::new(&stored, SIZE_BYTES).unwrap();
     let mut stream = &stored[..];
-    assert!(!file.decode(&mut stream, &|_, _| Ok(())).unwrap());
+    assert!(!file.decode(&mut stream, &mut |_, _| Ok(())).unwrap());
     let mut again = Vec::new();
     file.into_read()
         .chain(stream)
