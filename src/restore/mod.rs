@@ -8,6 +8,9 @@
 //! outlet      a file that gets its name when all is good, or a stream that is held back till then
 //! ```
 //!
+//! Segments of the usual size that zstd has compressed are decoded in memory instead, on two threads if they were stored in
+//! two parts, where the outlet takes bytes in any order (`in_memory`).
+//!
 //! A file that is damaged in one place may be good in the next. What is delivered has been decoded to its end and found
 //! to be what its name says; a damaged file never becomes visible as a whole one.
 
