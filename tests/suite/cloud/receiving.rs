@@ -138,17 +138,17 @@ fn after_the_first_segment_each_one_is_one_request() {
     let home = s3_home(&postgres, "one_request", &s3, "");
     let receiving = streaming(&home);
     wait_until_listed(&home, &[postgres.fill_segment()]);
-    s3.take_asked();
     let segments: Vec<String> = (0..3).map(|_| postgres.fill_segment()).collect();
     wait_until_listed(&home, &segments);
     receiving.end_by(Signal::SIGTERM).exits(0);
-    // Others close segments of this server, too.
+    // Others close segments of this server, too, also while the first one is on its way.
     let listed = home.listed();
     let expected: Vec<String> = listed[1..]
         .iter()
         .map(|name| format!("PUT /wal/{}", key(name, ".zst")))
         .collect();
     let mut asked = s3.take_asked();
+    asked.retain(|request| !request.contains(&listed[0]));
     asked.sort();
     assert_eq!(asked, expected);
 }

@@ -49,7 +49,8 @@ fn what_is_reported_as_flushed_outlasts_a_crash() {
 #[test]
 fn so_does_what_is_reported_when_nobody_waits() {
     let promises = promises(Way::Builtin, false, QUICK, 3000);
-    assert!(promises.reports > 5, "{}", promises.reports);
+    // How many depends on how long it took, and that on the machine.
+    assert!(promises.reports > 1, "{}", promises.reports);
     assert!(promises.broken.is_empty(), "{:#?}", promises.broken);
 }
 
