@@ -8,6 +8,7 @@ use super::deflate::{DeflateScratch, MEMBER_SIZE_BYTES};
 use super::error::CodecError;
 use super::flow::{Broken, Output, Sink, Source, flush_all};
 use super::level::{Setting, XzSetting};
+use super::memory::Memory;
 use super::zstd_frame::ZstdScratch;
 
 /// How much is read, and handed to a codec, at a time, unless the codec is faster with more.
@@ -37,7 +38,7 @@ struct Shelf {
 struct Scratch {
     may_hold_segment: bool,
     member_size_bytes: usize,
-    input: Vec<u8>,
+    input: Option<Memory>,
     zstd: Option<ZstdScratch>,
     deflate: Option<DeflateScratch>,
 }
@@ -79,13 +80,15 @@ impl ScratchPool {
     }
 }
 
-/// Room for the next piece of the source, at least `size_bytes` long.
-fn room(input: &mut Vec<u8>, size_bytes: usize) -> &mut [u8] {
-    if input.len() < size_bytes {
-        // Fresh zeroed memory costs nothing until it is used; growing the old one would write to it.
-        *input = vec![0; size_bytes];
-    }
-    input
+/// Room for the next piece of the source, at least `size_bytes` long. That for a whole segment is filled faster than small
+/// pages are found for it.
+fn room(input: &mut Option<Memory>, size_bytes: usize) -> Result<&mut [u8], CodecError> {
+    let roomy = input.take().filter(|room| room.len() >= size_bytes);
+    let room = match roomy {
+        Some(room) => room,
+        None => Memory::new(size_bytes).map_err(|error| failed("the compressor", error))?,
+    };
+    Ok(input.insert(room))
 }
 
 /// Reads `source` to its end and writes it to `sink`, compressed as `setting` says; `None` copies it.
@@ -125,7 +128,7 @@ fn run(
             .min(scratch.member_size_bytes),
         _ => INPUT_SIZE_BYTES,
     };
-    let input = room(&mut scratch.input, input_size_bytes);
+    let input = room(&mut scratch.input, input_size_bytes)?;
     match setting {
         Some(Setting::Deflate(setting)) => {
             let deflate = match &mut scratch.deflate {

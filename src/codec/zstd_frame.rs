@@ -17,6 +17,7 @@ use super::compress::failed;
 use super::error::CodecError;
 use super::flow::{Sink, Source, head};
 use super::level::ZstdSetting;
+use super::memory::Memory;
 use super::zstd_parts::Seam;
 
 /// Sources up to this size, the usual size of a segment, are compressed in one go where that is fast.
@@ -234,12 +235,10 @@ impl ZstdScratch {
         let (first, second) = seam.parts(content);
         let mut other = ZstdScratch::new(self.setting)?;
         other.set([CParameter::ChecksumFlag(false)])?;
+        let mut output = Memory::new(OUTPUT_SIZE_BYTES).map_err(|error| failed("zstd", error))?;
         let context = &mut self.context;
         let (first_bytes, second_bytes) = thread::scope(|scope| {
-            let compressing = scope.spawn(|| {
-                other.output = vec![0; OUTPUT_SIZE_BYTES];
-                other.context.compress2(&mut other.output[..], second).ok()
-            });
+            let compressing = scope.spawn(|| other.context.compress2(&mut output[..], second).ok());
             let first_bytes = context.compress2(room, first).ok();
             let second_bytes = compressing.join();
             (
@@ -251,7 +250,7 @@ impl ZstdScratch {
             return Ok(None);
         };
         Ok(seam.join(content, room, first_bytes, |room| {
-            let frame = head(&other.output, second_bytes);
+            let frame = head(&output, second_bytes);
             room.get_mut(..second_bytes)?.copy_from_slice(frame);
             Some(second_bytes)
         }))
