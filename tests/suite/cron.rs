@@ -113,7 +113,7 @@ fn what_waits_is_archived_by_a_process_of_its_own() {
         .args(["--log-level", "DEBUG", "cron"])
         .process_group(0);
     // The pipes would be read to their end only when the children have ended, if they had them.
-    let run = finish(start(&mut command), Duration::from_secs(5)).exits(0);
+    let run = finish(start(&mut command), Duration::from_secs(30)).exits(0);
     assert_eq!(run.stdout, "Starting WAL archiving for server main\n");
     wait_for("the guard's lock", || {
         File::open(&guard).unwrap().try_lock().ok()
@@ -353,7 +353,7 @@ fn it_works_in_the_working_directory_of_its_caller() {
     home.incoming_segments([1]);
     let mut command = in_home(std::process::Command::new(Walarch.program()), &home);
     command.args(["-c", "barman.conf", "cron"]);
-    finish(start(&mut command), Duration::from_secs(5)).exits(0);
+    finish(start(&mut command), Duration::from_secs(30)).exits(0);
     wait_for("the segment", || {
         home.archived(&segment.name()).exists().then_some(())
     });

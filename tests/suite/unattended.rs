@@ -132,7 +132,7 @@ fn one_receiver_comes_out_of_a_race() {
         home.listed().contains(&segment).then_some(())
     });
     kill_all(home);
-    let run = finish(manual, Duration::from_secs(5));
+    let run = finish(manual, Duration::from_secs(30));
     if run.code == 1 {
         let busy = "Another receive-wal process is already running for server main";
         assert!(run.stderr.contains(busy), "{}", run.stderr);
