@@ -202,8 +202,9 @@ mod tests {
 
     /// Runs a script; the line `stop` makes us ask it to.
     fn shell(script: &str) -> (Ending, Vec<String>) {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
+        // Whoever runs the tests in the background may have SIGINT ignored, which no shell could undo.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "sh", "-c", script]);
         let stop = AtomicBool::new(false);
         let mut lines = Vec::new();
         let ending = run(command, &stop, &|| {}, &mut |line| match line {
