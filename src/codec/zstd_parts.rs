@@ -108,11 +108,14 @@ impl Seam {
         let second = buffer.get_mut(second_start..)?;
         let second_bytes = compress(second)?;
         has_header(second.get(..second_bytes)?, SIZED).then_some(())?;
+        let second_window = window(second)?;
         let seam = buffer.get_mut(first_bytes..seam_end)?;
         seam.copy_from_slice(&self.blocks);
 
         let first = buffer.get_mut(..first_bytes)?;
         has_header(first, SIZED).then_some(())?;
+        // The first part's header is for both.
+        (window(first)? == second_window).then_some(())?;
         // The lowest bit says that no block follows.
         let last = last_block(first)?;
         *first.get_mut(last)? &= !1;
@@ -171,9 +174,13 @@ pub(super) fn content_bytes(head: &[u8]) -> Option<usize> {
 
 /// In front of the second part's blocks this makes a frame of it, one that ends without a checksum.
 pub(super) fn second_header(head: &[u8]) -> Option<[u8; 6]> {
-    let window = *head.get(MAGIC.len() + 1)?;
     let [a, b, c, d] = MAGIC;
-    Some([a, b, c, d, 0, window])
+    Some([a, b, c, d, 0, window(head)?])
+}
+
+/// `Window_Descriptor` (3.1.1.1.2).
+fn window(frame: &[u8]) -> Option<u8> {
+    frame.get(MAGIC.len() + 1).copied()
 }
 
 /// The header of a block (3.1.1.2).

@@ -147,6 +147,42 @@ fn misleading() -> Vec<u8> {
     content
 }
 
+/// The same with zeros where the second part of two begins, and with a first part that shrinks enough.
+fn misleading_with_a_seam(first_noise_bytes: usize) -> Vec<u8> {
+    let mut content = misleading();
+    let middle = content.len() / 64 * 35;
+    content[first_noise_bytes..middle + 64].fill(0);
+    content
+}
+
+#[test]
+fn content_that_shrinks_less_than_its_samples_is_stored_all_the_same() {
+    let options = zstd(CompressionLevel::Medium);
+    let whole = wal_like(16 << 20);
+    let contents = [
+        ("no seam", misleading()),
+        (
+            "the first part has no room",
+            misleading_with_a_seam(17 << 19),
+        ),
+        (
+            "the second part has no room",
+            misleading_with_a_seam(2 << 20),
+        ),
+    ];
+    for (what, content) in contents {
+        for threads in [1, 2] {
+            let encoder = Encoder::with_options(&options).unwrap();
+            let stored = encode_on(threads, &encoder, &content);
+            assert!(stored.len() > 8 << 20, "{what}");
+            assert!(decode(&options, &stored).unwrap() == content, "{what}");
+            // The next one has its checksum, and whatever else it always has.
+            let next = encode_on(threads, &encoder, &whole);
+            assert!(next == encode(&options, &whole).unwrap(), "{what}");
+        }
+    }
+}
+
 #[test]
 fn what_there_is_room_for_becomes_what_it_becomes_without() {
     let options = zstd(CompressionLevel::Medium);
