@@ -11,7 +11,10 @@ fn main() {
     println!("cargo::rerun-if-changed=src/build.rs");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     let is_known = is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu");
-    if is_known && env::var_os("CARGO_FEATURE_PIE").is_none() {
+    // The code that starts a static program is another one then, and rustc has chosen it already.
+    let is_static = env::var("CARGO_CFG_TARGET_FEATURE")
+        .is_ok_and(|features| features.split(',').any(|feature| feature == "crt-static"));
+    if is_known && !is_static && env::var_os("CARGO_FEATURE_PIE").is_none() {
         println!("cargo::rustc-link-arg-bins=-no-pie");
     }
 }

@@ -15,6 +15,7 @@ use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 use super::error::CodecError;
 use super::flow::head;
 use super::memory::Memory;
+use super::segment_size::SegmentSize;
 use super::zstd_parts::{
     CHECKSUM_SIZE_BYTES, SeamSearch, checksum, content_bytes, hasher, second_header,
 };
@@ -98,9 +99,9 @@ impl FileInMemory {
             room: &mut self.stored,
             read_bytes: &mut self.read_bytes,
         };
-        let (first, second) = thread::scope(|scope| {
+        let decoded = thread::scope(|scope| {
             let (sender, pieces) = mpsc::channel::<&[u8]>();
-            let first = scope.spawn(move || {
+            let first = thread::Builder::new().spawn_scoped(scope, move || {
                 let mut part = Part::new(content, 0, turn);
                 part.digest = Some(hasher());
                 for piece in pieces {
@@ -108,6 +109,7 @@ impl FileInMemory {
                 }
                 part.end()
             });
+            let first = first.ok()?;
             let second = reading.feed_first(sender, content_bytes).and_then(|found| {
                 let Some((start, beginning)) = found else {
                     return Ok(Rest::Nothing);
@@ -116,11 +118,24 @@ impl FileInMemory {
             });
             soon(|| first.is_finished().then_some(()));
             let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
-            (first, second)
+            Some((first, second))
         });
+        // The system has no second thread to give.
+        let Some((first, second)) = decoded else {
+            return Ok(false);
+        };
         let first = first.map_err(CodecError::WriteSink)?;
         let stored = head(&self.stored, self.read_bytes);
-        Ok(is_whole(first, second?, content_bytes, stored))
+        let is_good = is_whole(first, second?, content_bytes, stored);
+        // What fills all its room may go on behind it.
+        Ok(is_good && self.read_bytes < self.stored.len() && !self.is_cut())
+    }
+
+    /// Whether the content is less than a segment that says how large it is.
+    fn is_cut(&self) -> bool {
+        let mut size = SegmentSize::default();
+        size.watch(&self.content);
+        size.complaint().is_some()
     }
 }
 

@@ -20,8 +20,11 @@ pub(super) struct Memory {
 impl Memory {
     /// # Errors
     ///
-    /// Those of `mmap(2)`; a size of 0 is one.
+    /// Those of `mmap(2)`; that it cannot map 0 bytes is one.
     pub(super) fn new(size_bytes: usize) -> io::Result<Memory> {
+        if size_bytes == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let mapped_bytes = size_bytes.next_multiple_of(HUGE_PAGE_BYTES);
         let pages = MmapOptions::new().len(mapped_bytes).map_anon()?;
         // A kernel without them has small ones.

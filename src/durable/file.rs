@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -303,20 +304,21 @@ pub fn sync_data(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Takes room for so many bytes from the beginning of a file, which is then at least as long; what it
-/// holds stays. Durable with the next synchronisation.
+/// Takes room for these bytes of a file, which then reaches at least to their end; what it holds
+/// stays. Durable with the next synchronisation.
 ///
 /// Where the file system cannot take room, the file has that length all the same, and a write to it
 /// may find none.
-pub fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
-    let length = i64::try_from(size_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+pub fn allocate(file: &File, place: Range<u64>) -> io::Result<()> {
+    let signed = |bytes| i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge);
+    let (start, end) = (signed(place.start)?, signed(place.end)?);
     let mut allocated = Err(Errno::EINTR);
     while allocated == Err(Errno::EINTR) {
-        allocated = fallocate(file, FallocateFlags::empty(), 0, length);
+        allocated = fallocate(file, FallocateFlags::empty(), start, end - start);
     }
     match allocated {
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if file.metadata()?.len() < size_bytes => {
-            file.set_len(size_bytes)
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if file.metadata()?.len() < place.end => {
+            file.set_len(place.end)
         }
         Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
         other => other.map_err(io::Error::from),

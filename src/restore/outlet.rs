@@ -116,9 +116,10 @@ impl Outlet for StreamOutlet {
             return Ok(None);
         };
         self.is_dirty = true;
-        durable::allocate(&self.file, start_bytes + size_bytes)?;
+        let end_bytes = start_bytes + size_bytes;
+        durable::allocate(&self.file, start_bytes..end_bytes)?;
         // Where whoever gave us the file goes on.
-        self.file.seek(SeekFrom::Start(start_bytes + size_bytes))?;
+        self.file.seek(SeekFrom::Start(end_bytes))?;
         Ok(Some(Place {
             file: &self.file,
             start_bytes,
@@ -273,7 +274,7 @@ impl Outlet for FileOutlet {
             return Ok(None);
         };
         self.is_used = true;
-        durable::allocate(file, size_bytes)?;
+        durable::allocate(file, 0..size_bytes)?;
         Ok(Some(Place {
             file,
             start_bytes: 0,

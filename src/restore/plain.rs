@@ -1,6 +1,7 @@
 //! The plain bytes of a stored file, on their way.
 
 use std::io::{self, Read};
+use std::mem;
 use std::sync::mpsc;
 use std::thread;
 
@@ -15,8 +16,8 @@ use crate::wal::{WalFault, WalKind, WalName};
 /// one gets out. Of a larger one the last half of this stays behind, so that it never arrives complete.
 pub(super) const HELD_SIZE_BYTES: usize = (16 << 20) + (64 << 10);
 
-/// How many pieces are on their way from the decoder to the disk.
-const PIECES: usize = 4;
+/// How many pieces are on their way from the decoder to the disk. The decoder has two of them.
+const PIECES: usize = 5;
 
 type Stream = Box<dyn Read + Send>;
 
@@ -133,7 +134,8 @@ impl<'a> Plain<'a> {
         delivery.finish()
     }
 
-    /// Writes while the next piece is decoded: either takes about as long as the other.
+    /// Writes while the next piece is decoded: either takes about as long as the other. The end waits for the judgement,
+    /// so that nothing takes a file for a segment, whenever we are killed.
     fn pump_aside(&mut self, delivery: &mut Delivery<'_>) -> Result<(), RestoreError> {
         let mut first = vec![0; PIECE_SIZE_BYTES];
         let size_bytes = self.read_piece(&mut first)?;
@@ -141,10 +143,11 @@ impl<'a> Plain<'a> {
             self.judge()?;
             return delivery.send(first.get(..size_bytes).unwrap_or_default());
         }
-        thread::scope(|scope| {
+        let end = thread::scope(|scope| {
             let (full, written) = mpsc::sync_channel::<Vec<u8>>(PIECES);
             let (done, empty) = mpsc::channel();
-            let writer = scope.spawn(move || {
+            let delivery = &mut *delivery;
+            let writer = thread::Builder::new().spawn_scoped(scope, move || {
                 for piece in written {
                     delivery.send(&piece)?;
                     // At the end nobody needs it any more.
@@ -152,34 +155,44 @@ impl<'a> Plain<'a> {
                 }
                 Ok(())
             });
+            let writer = writer.ok()?;
             let spare = (1..PIECES).map(|_| vec![0; PIECE_SIZE_BYTES]);
-            let decoded = self.decode_into(first, full, &mut spare.chain(empty));
+            let decoded = self.decode_into(mem::take(&mut first), full, &mut spare.chain(empty));
             let written = writer
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            written.and(decoded)
-        })?;
-        self.judge()
+            Some(written.and(decoded))
+        });
+        let Some(end) = end else {
+            // The system has no second thread to give.
+            delivery.send(&first)?;
+            return self.pump_held(delivery);
+        };
+        let end = end?;
+        self.judge()?;
+        delivery.send(&end)
     }
 
-    /// Passes `piece`, and then all other pieces, on. Ends early if nobody takes them any more.
+    /// Passes `piece`, and then all other pieces, on, except for the last full one and what comes behind it, which are
+    /// returned. Ends early if nobody takes them any more.
     fn decode_into(
         &mut self,
         mut piece: Vec<u8>,
         full: mpsc::SyncSender<Vec<u8>>,
         empty: &mut dyn Iterator<Item = Vec<u8>>,
-    ) -> Result<(), RestoreError> {
-        while full.send(piece).is_ok() {
-            let Some(next) = empty.next() else { break };
-            piece = next;
-            let size_bytes = self.read_piece(&mut piece)?;
+    ) -> Result<Vec<u8>, RestoreError> {
+        for mut next in empty {
+            let size_bytes = self.read_piece(&mut next)?;
             if size_bytes < PIECE_SIZE_BYTES {
-                piece.truncate(size_bytes);
-                let _ = full.send(piece);
+                piece.extend(next.get(..size_bytes).unwrap_or_default());
                 break;
             }
+            if full.send(piece).is_err() {
+                return Ok(next);
+            }
+            piece = next;
         }
-        Ok(())
+        Ok(piece)
     }
 
     /// Fills a piece, unless the end comes first. Returns how much of it was filled.

@@ -108,6 +108,78 @@ fn what_follows_a_seam_and_refers_to_what_was_before_is_left_to_the_ordinary_way
     assert!(decode_in_memory(&stored).is_none());
 }
 
+/// One header is for both.
+#[test]
+fn parts_that_look_back_differently_far_are_not_joined() {
+    let content = wal_like(SIZE_BYTES);
+    let seam = Seam::find(&content).unwrap();
+    let (first, second) = seam.parts(&content);
+    let join = |window_logs: [u32; 2]| {
+        let [mut context, mut other] = window_logs.map(|window_log| {
+            let mut context = CCtx::create();
+            for parameter in [
+                CParameter::WindowLog(window_log),
+                CParameter::ContentSizeFlag(true),
+            ] {
+                context.set_parameter(parameter).unwrap();
+            }
+            context
+        });
+        let mut stored = vec![0; SIZE_BYTES];
+        let first_bytes = context.compress2(&mut stored[..], first).unwrap();
+        seam.join(&content, &mut stored, first_bytes, |room| {
+            other.compress2(room, second).ok()
+        })
+    };
+    assert!(join([20, 20]).is_some());
+    assert!(join([20, 21]).is_none());
+}
+
+#[test]
+fn a_segment_that_was_cut_is_left_to_the_ordinary_way() {
+    let mut content = wal_like(SIZE_BYTES);
+    assert!(decode_in_memory(&encode(&zstd(), &content).unwrap()).is_some());
+    // A long header, and the size of the segment that begins with it.
+    content[..4].copy_from_slice(&[0x10, 0xD1, 2, 0]);
+    content[32..36].copy_from_slice(&(16u32 << 20).to_le_bytes());
+    let mut stored = vec![0; SIZE_BYTES];
+    let mut context = CCtx::create();
+    context
+        .set_parameter(CParameter::ChecksumFlag(true))
+        .unwrap();
+    context.set_parameter(CParameter::WindowLog(20)).unwrap();
+    let size_bytes = context.compress2(&mut stored[..], &content).unwrap();
+    stored.truncate(size_bytes);
+    assert!(decode_in_memory(&stored).is_none());
+    assert!(decode(&zstd(), &stored).is_err());
+}
+
+#[test]
+fn a_content_of_no_bytes_is_left_to_the_ordinary_way() {
+    let mut stored = encode(&zstd(), &wal_like(SIZE_BYTES)).unwrap();
+    stored[6..10].fill(0);
+    assert!(FileInMemory::new(&stored, SIZE_BYTES).is_none());
+}
+
+/// Nobody writes such a file; it is one all the same.
+#[test]
+fn a_file_that_fills_all_its_room_may_go_on_behind_it() {
+    let empty_block = [0; 3];
+    let padded = |size_bytes: usize| {
+        let frame = encode(&zstd(), &wal_like(size_bytes)).unwrap();
+        let (header, rest) = frame.split_at(10);
+        let missing_bytes = size_bytes + (256 << 10) - frame.len();
+        let padding = empty_block.repeat(missing_bytes / empty_block.len());
+        missing_bytes
+            .is_multiple_of(empty_block.len())
+            .then(|| [header, &padding, rest].concat())
+    };
+    let mut stored = (4 << 20..).find_map(padded).unwrap();
+    assert!(decode(&zstd(), &stored).is_ok());
+    stored.extend(b"garbage");
+    assert!(decode_in_memory(&stored).is_none());
+}
+
 #[test]
 fn no_harmed_frame_of_two_parts_is_taken_for_a_good_one() {
     let content = wal_like(SIZE_BYTES);

@@ -56,7 +56,7 @@ impl OpenSegment {
             .map_err(FileError::repeatable("create", &path))?;
         let metadata = file.metadata().map_err(FileError::of("look at", &path))?;
         let size_bytes = segment_size.bytes();
-        durable::allocate(&file, size_bytes)
+        durable::allocate(&file, 0..size_bytes)
             .map_err(FileError::repeatable("make room for", &path))?;
         Ok(OpenSegment {
             file,

@@ -115,6 +115,37 @@ fn whenever_it_is_killed_the_file_is_whole_or_has_no_first_page() {
     assert!(killed > 2, "{killed}");
 }
 
+/// The same of what is decoded in the order of its bytes.
+#[test]
+fn of_a_damaged_one_no_whole_segment_is_ever_in_the_file() {
+    for codec in ["lz4", "gzip"] {
+        let home = Home::with(&[("compression", codec)]);
+        put(&home.incoming(), FIRST, &segment());
+        home.archive().exits(0);
+        // The last byte of the checksum (lz4), and of the size (gzip).
+        damage(&home, FIRST, |bytes| *bytes.last_mut().unwrap() ^= 0xFF);
+        let path = home.root().join("got");
+        let options = ["-e", "inject=ftruncate:signal=KILL"].map(str::to_owned);
+        let mut command = traced_command(Walarch, &home, &["get-wal", "main", FIRST], &options);
+        command.stdout(File::create(&path).unwrap());
+        assert!(!command.stdin(Stdio::null()).status().unwrap().success());
+        let left_bytes = fs::metadata(&path).unwrap().len();
+        assert!(left_bytes > 0, "{codec}: it was not killed where it should");
+        assert!(left_bytes < 16 * MIB, "{codec}: {left_bytes} bytes");
+    }
+}
+
+#[test]
+fn a_size_that_says_nothing_is_damage_and_another_place_may_have_a_good_copy() {
+    let home = home();
+    damage(&home, FIRST, |bytes| bytes[6..10].fill(0));
+    let path = home.root().join("got");
+    assert_eq!(into(&home, Walarch, File::create(&path).unwrap()), 4);
+    put(&home.incoming(), FIRST, &segment());
+    assert_eq!(into(&home, Walarch, File::create(&path).unwrap()), 0);
+    assert!(fs::read(&path).unwrap() == segment());
+}
+
 #[test]
 fn without_room_on_the_disk_nothing_stays_in_the_file() {
     let home = home();
