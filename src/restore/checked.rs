@@ -3,12 +3,9 @@
 use std::io::{self, Read};
 
 use crate::wal::{
-    InvalidHistory, LONG_HEADER_SIZE_BYTES, LongPageHeader, TimelineHistory, WalFault, WalKind,
-    WalName, find_fault_of_plain, judge_first_page,
+    LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, find_fault_of_plain,
+    judge_first_page, judged_bytes,
 };
-
-/// More than any history has: a hundred bytes for each promotion.
-const HISTORY_SIZE_MAX_BYTES: usize = 1 << 20;
 
 /// How segments are judged.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +17,7 @@ pub struct Validation {
 /// Reads a plain WAL file, fills a partial segment up with zeros, and keeps what the judgement needs.
 pub(super) struct Checked<R> {
     inner: R,
-    /// How the file begins; of a history everything.
+    /// How the file begins.
     head: Vec<u8>,
     head_max_bytes: usize,
     size_bytes: u64,
@@ -33,14 +30,10 @@ pub(super) struct Checked<R> {
 impl<R: Read> Checked<R> {
     /// `name` is what is wanted; `is_incomplete` means that this is, at best, a partial segment.
     pub(super) fn new(inner: R, name: &WalName, is_incomplete: bool) -> Self {
-        let head_max_bytes = match name.kind() {
-            WalKind::History => HISTORY_SIZE_MAX_BYTES,
-            WalKind::Segment | WalKind::Partial | WalKind::BackupLabel => LONG_HEADER_SIZE_BYTES,
-        };
         Checked {
             inner,
             head: Vec::with_capacity(LONG_HEADER_SIZE_BYTES),
-            head_max_bytes,
+            head_max_bytes: judged_bytes(name),
             size_bytes: 0,
             has_content: false,
             fills: is_incomplete && name.kind() == WalKind::Segment,
@@ -53,23 +46,9 @@ impl<R: Read> Checked<R> {
         match validation {
             Some(Validation { system_identifier }) => {
                 find_fault_of_plain(name, self.size_bytes, &self.head, system_identifier)
-                    .or_else(|| self.fault_of_history(name))
             }
             None if name.kind() == WalKind::Partial => None,
             None => (self.size_bytes == 0).then_some(WalFault::Empty),
-        }
-    }
-
-    /// Whether PostgreSQL could not read a history, and would give its recovery up.
-    fn fault_of_history(&self, name: &WalName) -> Option<WalFault> {
-        let is_whole = self.size_bytes == self.head.len() as u64;
-        if name.kind() != WalKind::History || !is_whole {
-            return None;
-        }
-        match TimelineHistory::parse(name.timeline(), &self.head) {
-            // To PostgreSQL a timeline without ancestors is one.
-            Ok(_) | Err(InvalidHistory::Empty) => None,
-            Err(invalid) => Some(WalFault::History(invalid)),
         }
     }
 

@@ -7,7 +7,7 @@ use super::checked::Validation;
 use super::delivery::Delivery;
 use super::plain::{HELD_SIZE_BYTES, Opened};
 use crate::codec::{CodecError, FileInMemory};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, WalName, find_fault_of_plain};
+use crate::wal::{WalName, find_fault_of_plain, judged_bytes};
 
 /// The first page of a segment. It is written last of all: without it nothing takes a file for a segment, whenever we
 /// are killed.
@@ -66,7 +66,7 @@ pub(super) fn deliver_in_memory(
             return Err(RestoreError::decoding(&location, name, is_locked, error));
         }
     }
-    let head = file.beginning(LONG_HEADER_SIZE_BYTES);
+    let head = file.beginning(judged_bytes(name));
     let fault = validation.and_then(|Validation { system_identifier }| {
         find_fault_of_plain(name, size_bytes, head, system_identifier)
     });

@@ -11,7 +11,9 @@ use super::members::FILE_SIZE_MAX_BYTES;
 use crate::codec::{self, CodecError, Decoder, Encoding, HEAD_SIZE_BYTES};
 use crate::durable::Identity;
 use crate::storage::{Recognition, Validation};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName};
+use crate::wal::{
+    LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, judged_bytes,
+};
 
 /// How much of each side is held in memory.
 const CHUNK_SIZE_BYTES: usize = 256 << 10;
@@ -115,7 +117,7 @@ impl Judge {
         }
         // To the end: what is damaged there shows only there.
         let mut stream = self.decoded(existing)?;
-        let first = read_some(&mut stream, LONG_HEADER_SIZE_BYTES)?;
+        let first = read_some(&mut stream, judged_bytes(name))?;
         let size_bytes = first.len() as u64 + read_to_end(&mut stream)?;
         let Some(validation) = self.validation else {
             return Ok(Verdict::Different);
@@ -190,7 +192,7 @@ fn compare(first: &mut dyn Read, second: &mut dyn Read) -> io::Result<Comparison
 
 /// So many bytes, or all that are left.
 fn read_some(stream: &mut dyn Read, size_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(size_bytes);
+    let mut bytes = Vec::with_capacity(size_bytes.min(CHUNK_SIZE_BYTES));
     stream.take(size_bytes as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -18,7 +18,7 @@ use crate::codec::{Decoder, HEAD_SIZE_BYTES};
 use crate::config::ServerConfig;
 use crate::durable::{self, LockFile, Publication, Temporary, Wait};
 use crate::storage::{Recognition, SetAside, Validation};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, WalName};
+use crate::wal::{WalName, judged_bytes};
 
 /// How many files one stream may hold; senders put one into it.
 const FILES_MAX: usize = 64;
@@ -173,7 +173,7 @@ impl Inbox {
         sweep::mark_in_use(&file);
         let mut sha256 = Algorithm::Sha256.start();
         let mut head = Vec::new();
-        let head_size_bytes = HEAD_SIZE_BYTES.max(LONG_HEADER_SIZE_BYTES);
+        let head_size_bytes = HEAD_SIZE_BYTES.max(judged_bytes(&wal_name));
         let copied = checksum::copy(bytes, |piece| {
             let wanted = head_size_bytes.saturating_sub(head.len());
             head.extend_from_slice(piece.get(..wanted).unwrap_or(piece));

@@ -1,9 +1,20 @@
 //! Evidence in a raw file that it is not what its name says.
 
-use super::history::InvalidHistory;
+use super::history::{InvalidHistory, TimelineHistory};
 use super::lsn::{Lsn, SegmentSize};
 use super::name::{WalKind, WalName};
-use super::page::{FirstPageFault, LongPageHeader, judge_first_page};
+use super::page::{FirstPageFault, LONG_HEADER_SIZE_BYTES, LongPageHeader, judge_first_page};
+
+/// More than any history has: a hundred bytes for each promotion.
+const HISTORY_SIZE_MAX_BYTES: usize = 1 << 20;
+
+/// How much of the beginning of a plain file its judgement wants to see: of a history everything.
+pub fn judged_bytes(name: &WalName) -> usize {
+    match name.kind() {
+        WalKind::History => HISTORY_SIZE_MAX_BYTES,
+        WalKind::Segment | WalKind::Partial | WalKind::BackupLabel => LONG_HEADER_SIZE_BYTES,
+    }
+}
 
 /// Why a file cannot be the segment that its name promises.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,8 +123,10 @@ pub fn find_fault(
 }
 
 /// Looks for definite evidence against a file that is known to be neither compressed nor encrypted, besides what
-/// [`find_fault`] finds: PostgreSQL makes no empty files, segments of certain sizes only, and begins each with a page
-/// header. So of a plain segment a damaged header condemns, where [`find_fault`] would have to take the file for
+/// [`find_fault`] finds: PostgreSQL makes no empty files, segments of certain sizes only, begins each with a page
+/// header, and gives a recovery up at a history that it cannot read. `head` has [`judged_bytes`].
+///
+/// Of a plain segment a damaged header condemns, where [`find_fault`] would have to take the file for
 /// something else; only of a version that is not known yet it is not read any further. An empty partial segment is
 /// one into which nothing was received yet; one that begins with zeros is not good for anything either.
 pub fn find_fault_of_plain(
@@ -125,9 +138,11 @@ pub fn find_fault_of_plain(
     let is_partial = match name.kind() {
         WalKind::Segment => false,
         WalKind::Partial => true,
-        WalKind::BackupLabel | WalKind::History => {
-            return (file_size_bytes == 0).then_some(WalFault::Empty);
+        WalKind::BackupLabel | WalKind::History if file_size_bytes == 0 => {
+            return Some(WalFault::Empty);
         }
+        WalKind::BackupLabel => return None,
+        WalKind::History => return fault_of_history(name, file_size_bytes, head),
     };
     if file_size_bytes == 0 {
         return (!is_partial).then_some(WalFault::Empty);
@@ -136,6 +151,17 @@ pub fn find_fault_of_plain(
     find_fault(name, file_size_bytes, head, system_identifier)
         .or_else(|| (!is_possible).then_some(WalFault::NoSegmentSize(file_size_bytes)))
         .or_else(|| judge_first_page(head).err().map(WalFault::FirstPage))
+}
+
+fn fault_of_history(name: &WalName, file_size_bytes: u64, content: &[u8]) -> Option<WalFault> {
+    if file_size_bytes != content.len() as u64 {
+        return None;
+    }
+    match TimelineHistory::parse(name.timeline(), content) {
+        // To PostgreSQL a timeline without ancestors is one.
+        Ok(_) | Err(InvalidHistory::Empty) => None,
+        Err(invalid) => Some(WalFault::History(invalid)),
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +208,10 @@ mod tests {
         );
         assert_eq!(plain("00000002.history", 0, b""), Some(WalFault::Empty));
         assert_eq!(plain("00000002.history", 9, b"?"), None);
+        assert!(matches!(
+            plain("00000002.history", 9, &[0; 9]),
+            Some(WalFault::History(_))
+        ));
         assert_eq!(plain("000000020000000000000003.partial", 0, b""), None);
     }
 

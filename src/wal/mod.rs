@@ -11,7 +11,7 @@ mod pages;
 mod range;
 
 pub use continuity::{Coverage, Gap};
-pub use fault::{WalFault, find_fault, find_fault_of_plain};
+pub use fault::{WalFault, find_fault, find_fault_of_plain, judged_bytes};
 pub use history::{Ancestor, InvalidHistory, TimelineHistory};
 pub use lsn::{InvalidLsn, InvalidSegmentSize, Lsn, SegmentSize};
 pub use name::{NotAWalName, WalKind, WalName};

@@ -111,7 +111,10 @@ fn an_archived_copy_that_get_wal_would_refuse_does_not_condemn_the_good_source()
         (FIRST, Segment::small(1).bytes(), vec![0; 1 << 20]),
         (FIRST, Segment::small(1).bytes(), headless),
         (FIRST, Segment::small(1).bytes(), b"short garbage".to_vec()),
-        (&history, text, Vec::new()),
+        (&history, text.clone(), Vec::new()),
+        (&history, text.clone(), vec![0; text.len()]),
+        // The end of its last line is missing.
+        (&history, text.clone(), text[..text.len() - 5].to_vec()),
     ] {
         let home = Home::new();
         put(&home.incoming(), name, &good);
@@ -134,6 +137,23 @@ fn an_archived_copy_that_get_wal_would_refuse_does_not_condemn_the_good_source()
             assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
         }
     }
+}
+
+/// A receiver makes room for a partial segment before anything comes, and nothing may have come.
+#[test]
+fn a_partial_segment_that_was_archived_blank_does_not_hold_up_the_next_one() {
+    let home = Home::new();
+    let partial = format!("{FIRST}.partial");
+    put(&home.incoming(), &partial, &[0; 1 << 20]);
+    home.archive().exits(0);
+    put(&home.incoming(), &partial, &Segment::small(1).bytes());
+    home.archive().exits(0);
+    assert_eq!(names(&home.incoming()), [""; 0]);
+    let errors = names(&home.errors());
+    assert!(
+        matches!(&errors[..], [one] if one.ends_with("Z.duplicate")),
+        "{errors:?}"
+    );
 }
 
 #[test]

@@ -322,6 +322,7 @@ fn what_get_wal_would_refuse_is_refused() {
     for (name, bytes) in [
         (FIRST, &b"short garbage"[..]),
         (&history, b""),
+        (&history, &[0; 41]),
         (&label, b""),
     ] {
         let home = Home::new();

@@ -452,7 +452,7 @@ fn times_with_many_digits_are_written_as_barman_writes_them() {
     put_at(
         &home.incoming(),
         "00000002.history",
-        b"1\n",
+        b"1\t0/1\tx\n",
         time_of("x"),
         0o600,
     );

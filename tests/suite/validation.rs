@@ -128,16 +128,23 @@ fn what_get_wal_would_refuse_is_refused() {
     assert_refused(&Home::new(), b"short garbage");
     let (history, _) = wal::history(2);
     let (label, _) = wal::backup_label(&Segment::small(2));
-    for name in [history, label] {
+    // What a power cut may leave of a history.
+    let (zeros, cut_number) = ([0; 700], b"1\t0/1000000\treason\n2\t0/");
+    for (name, bytes, text) in [
+        (&history, &b""[..], "the file is empty"),
+        (&label, b"", "the file is empty"),
+        (&history, &zeros, "it is not text"),
+        (&history, cut_number, "line 2 does not begin with"),
+    ] {
         let home = Home::new();
-        let path = put(&home.incoming(), &name, b"");
+        let path = put(&home.incoming(), name, bytes);
         let path = path.to_str().unwrap();
         let run = home.run(&["archive-wal", "main", path]).exits(1);
-        assert!(run.stderr.contains("the file is empty"), "{}", run.stderr);
+        assert!(run.stderr.contains(text), "{}", run.stderr);
         home.archive().exits(1);
         let errors = names(&home.errors());
         assert!(
-            matches!(&errors[..], [one] if one.starts_with(&name) && one.ends_with(".invalid")),
+            matches!(&errors[..], [one] if one.starts_with(name) && one.ends_with(".invalid")),
             "{errors:?}"
         );
         assert_eq!(home.listed(), [""; 0]);

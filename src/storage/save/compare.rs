@@ -8,7 +8,10 @@ use super::{SaveError, Validation, WalFile, source_error};
 use crate::codec::{CodecError, Decoder, Encoding};
 use crate::config::Compression;
 use crate::storage::{Recognition, Source, StoredWal, WalStorageStrategy};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, find_fault_of_plain};
+use crate::wal::{
+    LONG_HEADER_SIZE_BYTES, LongPageHeader, WalFault, WalKind, WalName, find_fault,
+    find_fault_of_plain, judged_bytes,
+};
 
 /// How much of each side is held in memory.
 const CHUNK_SIZE_BYTES: u64 = 256 << 10;
@@ -168,32 +171,50 @@ impl Comparison<'_> {
             return Ok(None);
         }
         let name = &stored.info.name;
+        let find = match name.kind() {
+            // The room for it may be all that there was to archive.
+            WalKind::Partial => find_fault,
+            _ => find_fault_of_plain,
+        };
         let judged = self.plain(stored).and_then(|mut stream| {
-            let head = first_bytes(&mut stream)?;
+            let head = beginning(&mut stream, name)?;
             let size_bytes = head.len() as u64 + io::copy(&mut stream, &mut io::sink())?;
-            let fault = find_fault_of_plain(name, size_bytes, &head, None);
-            let begins = LongPageHeader::parse(&head).is_some();
-            Ok((fault, begins))
+            Ok((find(name, size_bytes, &head, None), head))
         });
-        let (fault, begins) = judged
+        let (fault, head) = judged
             .map_err(|error| SaveError::archived_copy(name, stored.location.clone(), error))?;
-        let reason: Box<dyn Error + Send + Sync> = match fault {
-            Some(fault) => fault.into(),
-            None if begins || name.kind() != WalKind::Segment => return Ok(None),
-            None if !self.begins_as_a_segment(source) => return Ok(None),
-            None => "it does not begin with the header of a segment's first page".into(),
+        let reason: Box<dyn Error + Send + Sync> = match (fault, name.kind()) {
+            (Some(fault), _) => fault.into(),
+            (None, WalKind::Segment) if self.has_lost_its_first_page(&head, source) => {
+                "it does not begin with the header of a segment's first page".into()
+            }
+            (None, WalKind::History) if self.is_cut_from(&head, source) => {
+                "it ends within a line".into()
+            }
+            (None, _) => return Ok(None),
         };
         Ok(Some(io::Error::new(io::ErrorKind::InvalidData, reason)))
     }
 
-    /// Whether there is a page header at the beginning of a source, once decoded. One that cannot be read has none.
-    fn begins_as_a_segment(&self, source: &Source) -> bool {
+    /// Whether an archived segment, which begins like this, has no page header there, and a source has.
+    fn has_lost_its_first_page(&self, archived: &[u8], source: &Source) -> bool {
+        LongPageHeader::parse(archived).is_none()
+            && LongPageHeader::parse(&self.beginning_of(source)).is_some()
+    }
+
+    /// Whether a source goes on where an archived history stops in the middle of a line.
+    fn is_cut_from(&self, archived: &[u8], source: &Source) -> bool {
+        !archived.ends_with(b"\n") && self.beginning_of(source).starts_with(archived)
+    }
+
+    /// How a source begins, once decoded. One that cannot be read does not.
+    fn beginning_of(&self, source: &Source) -> Vec<u8> {
         let Ok(stream) = from_start(source) else {
-            return false;
+            return Vec::new();
         };
         let decoded = self.decode(stream, source.carried);
-        let head = decoded.and_then(|mut stream| first_bytes(&mut stream));
-        head.is_ok_and(|head| LongPageHeader::parse(&head).is_some())
+        let beginning = decoded.and_then(|mut stream| beginning(&mut stream, &source.name));
+        beginning.unwrap_or_default()
     }
 
     fn stored_form(&self, stored: &StoredWal) -> io::Result<Stream> {
@@ -236,10 +257,10 @@ fn same(mut archived: Stream, mut source: Stream) -> Result<bool, Side> {
 }
 
 /// As much as a judgement needs.
-fn first_bytes(stream: &mut Stream) -> io::Result<Vec<u8>> {
+fn beginning(stream: &mut Stream, name: &WalName) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(LONG_HEADER_SIZE_BYTES);
     stream
-        .take(LONG_HEADER_SIZE_BYTES as u64)
+        .take(judged_bytes(name) as u64)
         .read_to_end(&mut head)?;
     Ok(head)
 }

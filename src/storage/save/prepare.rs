@@ -15,7 +15,7 @@ use crate::catalog::WalFileInfo;
 use crate::codec::{CodecError, HEAD_SIZE_BYTES};
 use crate::durable::{Identity, Publication};
 use crate::storage::{Recognition, SealedWal, Source, StorageError, StoredWal};
-use crate::wal::{LONG_HEADER_SIZE_BYTES, WalFault};
+use crate::wal::{WalFault, WalName, judged_bytes};
 
 /// A file that was changed longer ago than this is not being written any more.
 const FRESH_MAX: Duration = Duration::from_secs(10);
@@ -113,15 +113,15 @@ pub(super) fn open_as(
         carried: None,
         is_ours,
     };
-    let head = head(&mut source.file).map_err(source_error(&wal.path))?;
+    let head = head(&mut source.file, &wal.name).map_err(source_error(&wal.path))?;
     source.carried = recognition.and_then(|recognition| recognition.of_source(&head));
     Ok(Some(Opened { source, head }))
 }
 
 /// The first bytes of a file, as many as recognition and validation want to see.
-fn head(file: &mut File) -> io::Result<Vec<u8>> {
-    let wanted = HEAD_SIZE_BYTES.max(LONG_HEADER_SIZE_BYTES);
-    let mut head = Vec::with_capacity(wanted);
+fn head(file: &mut File, name: &WalName) -> io::Result<Vec<u8>> {
+    let wanted = HEAD_SIZE_BYTES.max(judged_bytes(name));
+    let mut head = Vec::with_capacity(HEAD_SIZE_BYTES);
     file.take(wanted as u64).read_to_end(&mut head)?;
     file.rewind()?;
     Ok(head)

@@ -19,7 +19,7 @@ use crate::durable;
 use crate::storage::InFlight;
 use crate::storage::memory::{Memory, Step};
 
-/// A home with a queue of history files, which are small and archived like everything else.
+/// A home with a queue of history files, which are small and archived like everything else. They hold comments only.
 struct Home {
     directory: TempDir,
     storage: Memory,
@@ -94,7 +94,7 @@ impl Home {
 
     fn queue(&self, numbers: std::ops::Range<u32>) -> Vec<WalFile> {
         numbers
-            .map(|number| self.put(&name(number), &format!("content of {number}")))
+            .map(|number| self.put(&name(number), &format!("# content of {number}")))
             .collect()
     }
 
@@ -206,7 +206,7 @@ fn no_more_is_on_its_way_than_the_storage_wants() {
         let files: Vec<WalFile> = sizes
             .iter()
             .zip(1..)
-            .map(|(size_bytes, number)| home.put(&name(number), &"x".repeat(*size_bytes as usize)))
+            .map(|(size_bytes, number)| home.put(&name(number), &"#".repeat(*size_bytes as usize)))
             .collect();
         let (report, _) = home.save(&files, 0, 4);
         assert_eq!(report.archived, files.len());
@@ -262,12 +262,12 @@ fn different_content_is_set_aside_and_does_not_stop_the_others() {
     let home = Home::new();
     home.save(&home.queue(1..4), 0, 1);
     let mut files = home.queue(1..6);
-    files[1] = home.put(&name(2), "something else");
+    files[1] = home.put(&name(2), "# something else");
     let (report, diary) = home.save(&files, 0, 2);
     assert_eq!((report.archived, report.failed), (4, 0));
     assert!(diary.contains(&format!("duplicate {}", name(2))));
     let aside = home.path("errors").join(format!("{}.duplicate", name(2)));
-    assert_eq!(fs::read_to_string(aside).unwrap(), "something else");
+    assert_eq!(fs::read_to_string(aside).unwrap(), "# something else");
     assert_eq!(home.listed(), names(1..6));
 }
 

@@ -7,8 +7,8 @@ use super::produce::Job;
 use crate::codec::CodecError;
 use crate::storage::PlainWal;
 use crate::wal::{
-    LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault, TimelineHistory, WalKind,
-    WalName, find_fault, find_fault_of_plain,
+    LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault, TimelineHistory, WalFault,
+    WalKind, WalName, find_fault, find_fault_of_plain,
 };
 
 /// How much is decoded at a time: it should stay in the cache while its pages are checked.
@@ -166,7 +166,9 @@ impl Verified {
         let system_identifier = cluster.system_identifier;
         let fault = find(&name, seen.size_bytes, &seen.head, system_identifier);
         let says_nothing = name.kind() == WalKind::Segment && !seen.is_judged;
-        if let Some(fault) = fault {
+        if let Some(WalFault::History(fault)) = fault {
+            self.problems.push(Problem::History { name, fault });
+        } else if let Some(fault) = fault {
             self.problems.push(Problem::Fault { name, fault });
         } else if seen.size_bytes != segment_size_bytes {
             self.problems.push(Problem::SegmentSize {

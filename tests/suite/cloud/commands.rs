@@ -51,7 +51,7 @@ fn send(
 /// A home that has archived before, so that it knows how its files are stored.
 pub fn settled(s3: &FakeS3, options: &[(&str, &str)], toml: &str) -> CloudHome {
     let home = CloudHome::s3(&s3.endpoint(), options, toml);
-    put(&home.home.incoming(), "00000009.history", b"history");
+    put(&home.home.incoming(), "00000009.history", b"1\t0/1\tx\n");
     home.archive().exits(0);
     s3.take_asked();
     s3.take_puts();

@@ -22,7 +22,7 @@ const ONE: &str = "000000010000000000000001";
 
 fn home(s3: &FakeS3) -> CloudHome {
     let home = CloudHome::s3(&s3.endpoint(), &[], QUICK);
-    put(&home.home.incoming(), "00000009.history", b"history");
+    put(&home.home.incoming(), "00000009.history", b"1\t0/1\tx\n");
     home.archive().exits(0);
     s3.take_asked();
     home

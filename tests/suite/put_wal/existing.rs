@@ -79,6 +79,18 @@ fn a_damaged_file_gives_way_and_is_set_aside() {
     }
 }
 
+/// As a power cut leaves it that came before the content was on the disk.
+#[test]
+fn a_history_of_zeros_gives_way_and_is_set_aside() {
+    let (name, text) = wal::history(2);
+    let home = Home::new();
+    put(&home.incoming(), &name, &vec![0; text.len()]);
+    receive(&home, &stream(&name, &text)).exits(0);
+    assert_holds(&home, &name, &text);
+    let set_aside = names(&home.errors());
+    assert!(set_aside[0].ends_with(".invalid"), "{set_aside:?}");
+}
+
 #[test]
 fn other_good_content_is_an_error_and_nothing_is_overwritten() {
     let other = Segment::small(1).seed(9).bytes();
