@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::catalog::CatalogError;
 use crate::codec::CodecError;
 use crate::shipping::FetchError;
 use crate::storage::StorageError;
@@ -26,6 +27,15 @@ pub enum RestoreError {
         /// `wals_directory`
         directory: PathBuf,
     },
+    /// Nothing at all is in the directory that should hold the archive, and no xlogdb elsewhere.
+    #[error("{} is empty", directory.display())]
+    EmptyArchive {
+        /// `wals_directory`
+        directory: PathBuf,
+    },
+    /// The file is in no place, and xlogdb cannot tell whether it should be.
+    #[error("the file is in no place, and whether it was archived is not known: {0}")]
+    Uncertain(CatalogError),
     /// The file is in no place, and xlogdb says that it was archived.
     #[error("{location} is gone, though {} lists it", catalog.display())]
     Vanished {
@@ -155,8 +165,11 @@ impl RestoreError {
             RestoreError::Unreadable { source, .. } if is_about_connection(source) => {
                 Trouble::Connection
             }
-            RestoreError::NoArchive { .. } => Trouble::Connection,
-            RestoreError::Vanished { .. }
+            RestoreError::NoArchive { .. } | RestoreError::EmptyArchive { .. } => {
+                Trouble::Connection
+            }
+            RestoreError::Uncertain(_)
+            | RestoreError::Vanished { .. }
             | RestoreError::Damaged { .. }
             | RestoreError::Invalid { .. }
             | RestoreError::Undecryptable { .. }
@@ -195,6 +208,12 @@ impl RestoreError {
             | RestoreError::Fetch(_) => return None,
             RestoreError::NoArchive { .. } => {
                 "is its file system mounted, and wals_directory right?"
+            }
+            RestoreError::EmptyArchive { .. } => {
+                "is its file system mounted? In the archive of a new server the first file that is archived ends this"
+            }
+            RestoreError::Uncertain(_) => {
+                "only xlogdb tells a file that is lost from one that never was"
             }
             RestoreError::Vanished { .. } => {
                 "if a copy exists, put it there; if the file was removed on purpose, rebuild-xlogdb takes it off the list"

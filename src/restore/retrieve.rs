@@ -1,5 +1,6 @@
 //! From the stored form of a WAL file to the form that was asked for.
 
+use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -96,10 +97,13 @@ impl Retriever<'_> {
         let mut delivery = Delivery::new(outlet);
         let mut first_error = None;
         let mut unusable: Vec<Candidate> = Vec::new();
+        let mut is_missed = None;
         for candidate in self.places().of(request.name, request.partial) {
             // An incomplete one would end a recovery where a complete one, which cannot be read now, goes on.
             let is_complete = |candidate: &Candidate| candidate.name == *request.name;
-            let is_no_substitute = !is_complete(&candidate) && unusable.iter().any(is_complete);
+            let is_no_substitute = !is_complete(&candidate)
+                && (unusable.iter().any(is_complete)
+                    || *is_missed.get_or_insert_with(|| self.loss_of(request.name).is_some()));
             if is_no_substitute || unusable.contains(&candidate) {
                 continue;
             }
@@ -141,33 +145,46 @@ impl Retriever<'_> {
     /// Why a file is in no place. To PostgreSQL "not found" is the end of the archive, so it is said only of what was
     /// never there.
     fn absence_of(&self, name: &WalName) -> RestoreError {
-        if let Some(root) = self.root.filter(|root| !root.is_dir()) {
-            return RestoreError::NoArchive {
-                directory: root.to_owned(),
-            };
-        }
-        // What a bucket is asked for on a database host is listed, if anywhere, on another one.
-        if !self.only_archive && self.is_listed(name) {
-            return RestoreError::Vanished {
-                location: self.storage.location(name),
-                catalog: self.catalog.path().to_owned(),
-            };
-        }
-        RestoreError::NotFound {
-            name: name.clone(),
-            server: self.server_name.to_owned(),
-        }
+        self.loss_of(name)
+            .or_else(|| self.emptiness())
+            .unwrap_or_else(|| RestoreError::NotFound {
+                name: name.clone(),
+                server: self.server_name.to_owned(),
+            })
     }
 
-    fn is_listed(&self, name: &WalName) -> bool {
+    /// Why a file that is not in the archive should be, as far as that can be told.
+    fn loss_of(&self, name: &WalName) -> Option<RestoreError> {
+        if let Some(root) = self.root.filter(|root| !root.is_dir()) {
+            return Some(RestoreError::NoArchive {
+                directory: root.to_owned(),
+            });
+        }
+        // What a bucket is asked for on a database host is listed, if anywhere, on another one.
+        if self.only_archive {
+            return None;
+        }
         let mut is_listed = false;
         let visited = self
             .catalog
             .visit_names(|listed| is_listed |= listed == name.as_str());
-        if let Err(error) = visited {
-            tracing::warn!("{error}");
+        match visited {
+            Err(error) => Some(RestoreError::Uncertain(error)),
+            Ok(()) if is_listed => Some(RestoreError::Vanished {
+                location: self.storage.location(name),
+                catalog: self.catalog.path().to_owned(),
+            }),
+            Ok(()) => None,
         }
-        is_listed
+    }
+
+    /// An archive without anything in it, its xlogdb included: what a file system that is not mounted leaves.
+    fn emptiness(&self) -> Option<RestoreError> {
+        let root = self.root?;
+        let is_empty = fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
+        (is_empty && !self.catalog.path().exists()).then(|| RestoreError::EmptyArchive {
+            directory: root.to_owned(),
+        })
     }
 
     /// False when the candidate is not there.

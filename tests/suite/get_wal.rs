@@ -275,10 +275,14 @@ fn the_places_are_searched_in_barman_s_order() {
     );
     agree_on(&streaming, FIRST, &["-P"]);
     fs::remove_file(home.streaming().join(FIRST)).unwrap();
+    // The complete one is listed, so it is not one that was never there.
+    for options in [&[][..], &["-P"]] {
+        let got = get(Walarch, &home, &[options, &["main", FIRST]].concat());
+        assert_eq!(got.code, 4, "{options:?}");
+    }
+    fs::write(home.xlogdb_file(), "").unwrap();
     agree_on(&partial, FIRST, &["-P"]);
     agree_on(&partial, FIRST, &["--partial"]);
-    // The complete one is listed, so it is not one that was never there.
-    assert_eq!(get(Walarch, &home, &["main", FIRST]).code, 4);
 }
 
 #[test]
@@ -329,7 +333,9 @@ fn a_partial_segment_that_is_not_preallocated_is_filled_up() {
 
 #[test]
 fn a_partial_segment_into_which_nothing_was_received_is_none() {
-    let home = Home::new();
+    let home = stored_by("none");
+    fs::write(home.xlogdb_file(), "").unwrap();
+    fs::remove_file(home.archived(FIRST)).unwrap();
     let name = format!("{FIRST}.partial");
     let nothing = |home: &Home, bytes: &[u8]| {
         put(&home.streaming(), &name, bytes);

@@ -148,6 +148,12 @@ fn an_archive_that_is_not_there_is_not_one_without_the_file() {
     assert!(got.stderr.contains("HINT: "), "{}", got.stderr);
     // What waits elsewhere is there all the same.
     assert!(get(Walarch, &home, &["main", SECOND]).stdout == segment(2));
+    // What is left where a file system is not mounted.
+    fs::create_dir(home.wals()).unwrap();
+    let got = get(Walarch, &home, &["main", FIRST]);
+    assert_eq!((got.code, got.stdout.len()), (6, 0), "{}", got.stderr);
+    assert!(got.stderr.contains("/wals is empty"), "{}", got.stderr);
+    fs::remove_dir(home.wals()).unwrap();
     fs::rename(&away, home.wals()).unwrap();
     assert!(get(Walarch, &home, &["main", FIRST]).stdout == segment(1));
 }
@@ -165,6 +171,35 @@ fn a_file_that_is_gone_although_it_is_listed_is_not_one_that_was_never_there() {
     let never = get(Walarch, &home, &["main", SECOND]);
     assert_eq!(never, get(Barman, &home, &["main", SECOND]));
     assert_eq!(never.code, 1);
+}
+
+#[test]
+fn no_partial_segment_is_delivered_in_the_place_of_one_that_is_gone() {
+    let home = stored_by("zstd");
+    let partial = format!("{FIRST}.partial");
+    put(&home.streaming(), &partial, &segment(1)[..100_000]);
+    fs::remove_file(home.archived(FIRST)).unwrap();
+    let got = get(Walarch, &home, &["-P", "main", FIRST]);
+    assert_eq!((got.code, got.stdout.len()), (4, 0), "{}", got.stderr);
+    fs::rename(home.wals(), home.root().join("away")).unwrap();
+    let got = get(Walarch, &home, &["-P", "main", FIRST]);
+    assert_eq!((got.code, got.stdout.len()), (6, 0), "{}", got.stderr);
+    // Behind them, where nothing was archived yet, it is what there is.
+    fs::rename(home.root().join("away"), home.wals()).unwrap();
+    let partial = format!("{SECOND}.partial");
+    put(&home.streaming(), &partial, &segment(2));
+    assert!(get(Walarch, &home, &["-P", "main", SECOND]).stdout == segment(2));
+}
+
+#[test]
+fn without_a_readable_xlogdb_no_file_is_said_never_to_have_been_there() {
+    let home = stored_by("zstd");
+    fs::remove_file(home.xlogdb_file()).unwrap();
+    fs::create_dir(home.xlogdb_file()).unwrap();
+    assert!(get(Walarch, &home, &["main", FIRST]).stdout == segment(1));
+    let got = get(Walarch, &home, &["main", SECOND]);
+    assert_eq!((got.code, got.stdout.len()), (4, 0), "{}", got.stderr);
+    assert!(got.stderr.contains("HINT: only xlogdb"), "{}", got.stderr);
 }
 
 #[test]
