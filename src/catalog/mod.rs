@@ -66,7 +66,7 @@ pub enum CatalogError {
         source: io::Error,
     },
     /// The archive could not be asked what it holds.
-    #[error("cannot rebuild {} from the archive: {source}", path.display())]
+    #[error("cannot find out from the archive what {} should list: {source}", path.display())]
     Contents {
         /// xlogdb.
         path: PathBuf,

@@ -15,7 +15,7 @@ use super::output::Output;
 use super::report::{DirectReporter, Reporter};
 use super::servers::select_one;
 use crate::archiver::{self, Direct};
-use crate::catalog::{Catalog, CatalogError, CatalogState, RebuildCounts};
+use crate::catalog::{Catalog, CatalogState, RebuildCounts};
 use crate::codec::{Decoder, Encoder};
 use crate::config::{Config, ServerConfig, WalsDirectory};
 use crate::durable::{LockFile, Wait};
@@ -106,8 +106,14 @@ impl Parts {
         self.catalog.state()
     }
 
-    pub(super) fn rebuild_catalog(&self) -> Result<RebuildCounts, CatalogError> {
-        rebuild(&self.catalog, &*self.storage)
+    pub(super) fn rebuild_catalog(&self, server: &ServerConfig) -> Result<RebuildCounts, String> {
+        match &server.wals_directory {
+            WalsDirectory::Local(root) if !root.exists() => Err(format!(
+                "{} does not exist\nHINT: is its file system mounted?",
+                root.display()
+            )),
+            _ => rebuild(&self.catalog, &*self.storage).map_err(|error| error.to_string()),
+        }
     }
 }
 

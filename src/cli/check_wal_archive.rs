@@ -28,7 +28,8 @@ pub(super) fn run(config: Config, args: &CheckWalArchiveArgs, output: &Output) {
     let Some(server) = select_one(config, &args.server_name, output) else {
         return;
     };
-    let parts = match Parts::new(&server) {
+    let parts = Parts::new(&server).and_then(|parts| parts.check_mounted(&server).map(|()| parts));
+    let parts = match parts {
         Ok(parts) => parts,
         Err(message) => return output.error(&message),
     };

@@ -9,8 +9,7 @@ use crate::config::Config;
 pub(super) fn run(config: Config, names: &[String], output: &Output) {
     for server in select(config, names, output) {
         output.info(&format!("Rebuilding xlogdb for server {}", server.name));
-        let counts = Parts::new(&server)
-            .and_then(|parts| parts.rebuild_catalog().map_err(|error| error.to_string()));
+        let counts = Parts::new(&server).and_then(|parts| parts.rebuild_catalog(&server));
         match counts {
             Ok(counts) => output.info(&format!(
                 "Done rebuilding xlogdb for server {} (history: {}, backup_labels: {}, wal_file: {})",

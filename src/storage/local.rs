@@ -136,12 +136,17 @@ impl Local {
         })
     }
 
-    /// Passes name and path of every WAL file to `visit`, in the order of [`Self::list`].
+    /// Passes name and path of every WAL file to `visit`, in the order of [`Self::list`]. Before the first file is
+    /// archived there need be no directory.
     fn walk(
         &self,
         visit: &mut dyn FnMut(WalName, &Path) -> io::Result<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        for entry in sorted_names(&self.root).map_err(Self::error("read", &self.root))? {
+        let entries = match sorted_names(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(Self::error("read", &self.root))?,
+        };
+        for entry in entries {
             let path = self.root.join(&entry);
             let text = entry.to_string_lossy();
             let walked = if path.is_dir() {

@@ -630,6 +630,22 @@ fn verifying_and_archiving_do_not_disturb_each_other() {
     }
 }
 
+#[test]
+fn where_nothing_was_archived_yet_nothing_is_wrong() {
+    let home = Home::new();
+    fs::remove_dir(home.wals()).unwrap();
+    for arguments in [
+        &["list-wals", "main"][..],
+        &["verify-wals", "main"],
+        &["delete-wals", "main", "--keep-size", "1 MiB"],
+    ] {
+        let run = home.run(arguments).exits(0);
+        assert_eq!(run.stderr, "", "{arguments:?}");
+    }
+    assert!(!home.wals().exists());
+    home.run(&["rebuild-xlogdb", "main"]).exits(1);
+}
+
 // check-wal-archive
 
 #[track_caller]
@@ -651,6 +667,10 @@ fn same_answer(home: &Home, arguments: &[&str]) {
 #[test]
 fn an_archive_is_checked_for_a_new_server_as_barman_checks_it() {
     let home = Home::new();
+    // Before anything was archived there is no directory for it.
+    fs::remove_dir(home.wals()).unwrap();
+    same_answer(&home, &[]);
+    fs::create_dir_all(home.wals()).unwrap();
     home.run(&["rebuild-xlogdb", "main"]).exits(0);
     same_answer(&home, &[]);
     same_answer(&home, &["--timeline", "1"]);
