@@ -3,12 +3,14 @@
 //! ```text
 //! producer      names from the storage, in order, each with what xlogdb says of it
 //! workers       find, decode to the end, check pages and size; all cores
-//! collector     results in order -> problems as they are found, segments into a coverage -> gaps
+//! collector     results in order -> problems as they are found, segments into a coverage -> gaps;
+//!               what only a history can explain waits for the histories
 //! ```
 //!
 //! No lock is held: archiving and deleting go on. What looks wrong because of them is looked at
 //! again at the end.
 
+mod ends;
 mod file;
 mod listed;
 mod problem;
@@ -29,6 +31,7 @@ pub use problem::Problem;
 use super::{Contents, PlainWal, first_header, segment_size};
 use crate::catalog::{Catalog, CatalogError};
 use crate::wal::{Coverage, WalName, WalRange};
+use ends::TimelineEnds;
 use file::{Cluster, Verified};
 use listed::Differences;
 use produce::{Gate, Job};
@@ -108,6 +111,7 @@ struct Collected {
     summary: VerifySummary,
     coverage: Coverage,
     doubts: BTreeSet<WalName>,
+    ends: TimelineEnds,
 }
 
 impl Verification<'_> {
@@ -139,6 +143,7 @@ impl Verification<'_> {
             let listing = producer.join();
             (collected, listing)
         });
+        self.settle_ends(&mut collected, notice);
         let differences = match listing {
             Ok(listing) => listing?,
             Err(_) => {
@@ -186,6 +191,7 @@ impl Verification<'_> {
             summary: VerifySummary::default(),
             coverage,
             doubts: BTreeSet::new(),
+            ends: TimelineEnds::default(),
         };
         let mut early: BTreeMap<usize, Option<Verified>> = BTreeMap::new();
         let mut next = 0;
@@ -310,7 +316,12 @@ impl Collected {
         self.summary.wal_size_bytes += verified.wal_size_bytes;
         self.summary.unjudged += u64::from(!verified.is_judged);
         self.coverage.add(&verified.name);
+        let timeline = verified.name.timeline();
+        if let Some(problem) = self.ends.release(timeline, &self.coverage) {
+            self.report(&problem, notice);
+        }
         if let Some(history) = verified.history {
+            self.ends.add_history(&history);
             self.coverage.add_history(history);
         }
         for problem in verified.problems {
@@ -318,7 +329,11 @@ impl Collected {
                 Problem::NotListed { name } if self.doubts.len() < DOUBTS_MAX => {
                     self.doubts.insert(name);
                 }
-                problem => self.report(&problem, notice),
+                problem => {
+                    if let Some(problem) = self.ends.hold_back(problem, &self.coverage) {
+                        self.report(&problem, notice);
+                    }
+                }
             }
         }
         notice(&Progress::File {
