@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::archive_wal::{Parts, own_cluster};
+use super::archive_wal::{Parts, validation};
 use super::locks::wait_for_task;
 use super::output::Output;
 use super::servers::{select_one_active, select_one_to_read};
@@ -14,7 +14,7 @@ use crate::config::{Config, ServerConfig};
 use crate::printable::printable;
 use crate::storage::{Comparison, Recognition, SaveError};
 use crate::units::pretty_size;
-use crate::wal::LongPageHeader;
+use crate::wal::{LongPageHeader, WalFault};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ErrorsArgs {
@@ -57,7 +57,7 @@ fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(
         storage: &*parts.storage,
         decoder: &decoder,
         recognition: &recognition,
-        validation: Some(own_cluster(server)),
+        validation: validation(server),
     };
     let judged: Vec<(Outcast, Judged)> = select(server, args, output)?
         .into_iter()
@@ -247,6 +247,11 @@ fn hint(kind: OutcastKind, judged: &Judged, server: &ServerConfig) -> Option<Str
         Verdict::Archived(_) => format!(
             "it can be removed: 'walarch errors {} --resolve'",
             server.name
+        ),
+        Verdict::NotArchived if matches!(judged.fault, Some(WalFault::FirstPage(_))) => format!(
+            "if its cluster encrypts its WAL, or is of a fork with page headers of its own, set validate_wal = \"off\" \
+             in walarch.toml, and move it to {incoming} under its own name; else nothing can be recovered from it: find \
+             out who sent it"
         ),
         _ if judged.fault.is_some() => {
             "nothing can be recovered from it under this name; find out who sent it".to_owned()

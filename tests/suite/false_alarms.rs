@@ -79,3 +79,31 @@ fn all_damage_is_told_even_if_only_a_history_might_have_explained_it() {
     let expected = [pairs(&order), pairs(&[("no_history", "")])].concat();
     assert_eq!(problems(&home, &[]), expected);
 }
+
+#[test]
+fn what_does_not_begin_as_postgresql_begins_it_is_only_decoded_where_nothing_is_validated() {
+    let encrypted = |number| -> Vec<u8> {
+        let bytes = Segment::small(number).bytes();
+        bytes.iter().map(|byte| byte ^ 0x5A).collect()
+    };
+    let mut unusual = Segment::small(3).magic(0x4242).bytes();
+    unusual[9 * PAGE..].fill(0x42);
+    let home = Home::new().walarch_toml("[walarch]\nvalidate_wal = \"off\"\n");
+    for (number, bytes) in [(1, encrypted(1)), (2, encrypted(2)), (3, unusual)] {
+        put(&home.incoming(), &name(number), &bytes);
+    }
+    home.archive().exits(0);
+    assert_eq!(problems(&home, &[]), []);
+    let run = home.run(&["verify-wals", "main"]).exits(0);
+    let warning = "WARNING: 3 segments were only decoded";
+    assert!(run.stderr.contains(warning), "{}", run.stderr);
+    // A disk loses data whatever is in it.
+    let path = home.archived(&name(2));
+    fs::write(&path, vec![0; encrypted(2).len()]).unwrap();
+    assert_eq!(problems(&home, &[]), pairs(&[("invalid", &name(2))]));
+    fs::write(&path, encrypted(2)).unwrap();
+    let home = home.walarch_toml("");
+    let invalid = [1, 2, 3].map(name);
+    let invalid = [0, 1, 2].map(|at: usize| ("invalid", invalid[at].as_str()));
+    assert_eq!(problems(&home, &[]), pairs(&invalid));
+}

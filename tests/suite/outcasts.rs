@@ -271,6 +271,47 @@ fn names_that_would_steer_a_terminal_are_shown_without_that() {
 }
 
 #[test]
+fn what_encrypted_wal_was_refused_for_is_explained_and_undone() {
+    let home = Home::new();
+    let bytes = Segment::small(1).bytes();
+    let encrypted: Vec<u8> = bytes.iter().map(|byte| byte ^ 0x5A).collect();
+    put(&home.incoming(), FIRST, &encrypted);
+    home.archive().exits(1);
+    let run = errors(&home, &["--explain"]).exits(0);
+    for text in [
+        "why: it was not what its name said",
+        "it does not begin with a page of WAL",
+        "set validate_wal = \"off\" in walarch.toml, and move it to ",
+        home.incoming().to_str().unwrap(),
+    ] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
+    // As it says.
+    let home = home.walarch_toml("[walarch]\nvalidate_wal = \"off\"\n");
+    let run = errors(&home, &["--explain"]).exits(0);
+    let hint = format!("HINT: move it to {}", home.incoming().display());
+    assert!(run.stdout.contains(&hint), "{}", run.stdout);
+    let file = home.errors().join(&names(&home.errors())[0]);
+    fs::rename(file, home.incoming().join(FIRST)).unwrap();
+    home.archive().exits(0);
+    home.assert_archived(FIRST, &encrypted);
+}
+
+#[test]
+fn what_is_of_no_use_is_not_called_encrypted() {
+    let home = Home::new();
+    put(&home.incoming(), FIRST, &Segment::small(7).bytes());
+    home.archive().exits(1);
+    let run = errors(&home, &["--explain"]).exits(0);
+    assert!(
+        run.stdout
+            .contains("nothing can be recovered from it under this name"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
 fn an_errors_directory_without_anything_says_so() {
     let home = Home::new();
     let run = errors(&home, &[]).exits(0);

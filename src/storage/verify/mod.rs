@@ -48,6 +48,8 @@ pub struct Verification<'a> {
     pub catalog: &'a Catalog,
     /// The cluster that the WAL comes from, if it is known. Otherwise the first segment tells.
     pub system_identifier: Option<u64>,
+    /// Whether a segment must begin as PostgreSQL begins one. Otherwise one that does not is only decoded.
+    pub validates: bool,
     /// Which part to read.
     pub range: WalRange,
     /// How many files are read at a time.
@@ -77,8 +79,8 @@ pub struct VerifySummary {
     pub stored_size_bytes: u64,
     /// The size of the WAL in them.
     pub wal_size_bytes: u64,
-    /// Complete segments that begin like one, but not as PostgreSQL 10 to 18 on a little-endian machine writes
-    /// them: their pages say nothing to us.
+    /// Complete segments that may be good, but do not begin as PostgreSQL 10 to 18 on a little-endian machine
+    /// writes them: their pages say nothing to us.
     pub unjudged: u64,
     /// Problems that were reported.
     pub problems: u64,
@@ -123,6 +125,7 @@ impl Verification<'_> {
         let cluster = Cluster {
             system_identifier: self.system_identifier.or(said),
             segment_size_bytes: header.map(|header| header.segment_size_bytes.into()),
+            has_pages_of_its_own: !self.validates,
         };
         let coverage = Coverage::new(segment_size(&self.plain, self.catalog)?);
         let gate = Gate::default();
