@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::holder::Holder;
 use crate::support::home::{Home, names, put};
 use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
-use crate::support::wal::Segment;
+use crate::support::wal::{self, Segment};
 
 const FIRST: &str = "000000010000000000000001";
 const STAMP: &str = "20260102T030405Z";
@@ -309,6 +309,32 @@ fn what_is_of_no_use_is_not_called_encrypted() {
         "{}",
         run.stdout
     );
+}
+
+#[test]
+fn nobody_waits_for_whoever_reads_what_was_removed() {
+    const COPIES: usize = 1500;
+    let home = Home::new();
+    let (history, content) = wal::history(2);
+    put(&home.incoming(), &history, &content);
+    home.archive().exits(0);
+    for number in 0..COPIES {
+        let copy = format!("{history}.{STAMP}.{number}.duplicate");
+        put(&home.errors(), &copy, &content);
+    }
+    let arguments = ["errors", "main", "--resolve"];
+    let child = start(&mut Walarch.command(&home, &arguments));
+    wait_for("a full pipe", || {
+        let wchan = fs::read_to_string(format!("/proc/{}/wchan", child.id())).ok()?;
+        wchan.contains("pipe").then_some(())
+    });
+    drop(home.hold_lock(".main-archive-wal.lock"));
+    let run = finish(child, Duration::from_secs(60)).exits(0);
+    let said = run
+        .stdout
+        .matches("the archive holds the same WAL: removed\n");
+    assert_eq!(said.count(), COPIES);
+    assert_eq!(names(&home.errors()), [""; 0]);
 }
 
 #[test]
