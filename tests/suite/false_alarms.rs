@@ -107,3 +107,14 @@ fn what_does_not_begin_as_postgresql_begins_it_is_only_decoded_where_nothing_is_
     let invalid = [0, 1, 2].map(|at: usize| ("invalid", invalid[at].as_str()));
     assert_eq!(problems(&home, &[]), pairs(&invalid));
 }
+
+#[test]
+fn a_history_without_ancestors_is_one() {
+    let home = home_with_an_archive(&[]);
+    let path = home.archived("00000002.history");
+    let size = fs::read(&path).unwrap().len();
+    fs::write(&path, format!("{:<1$}\n", "# nothing", size - 1)).unwrap();
+    assert_eq!(problems(&home, &[]), []);
+    fs::write(&path, "").unwrap();
+    assert!(problems(&home, &[]).contains(&("invalid".to_owned(), "00000002.history".to_owned())));
+}

@@ -7,8 +7,8 @@ use super::produce::Job;
 use crate::codec::CodecError;
 use crate::storage::PlainWal;
 use crate::wal::{
-    LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault, TimelineHistory, WalFault,
-    WalKind, WalName, find_fault, find_fault_of_plain,
+    InvalidHistory, LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault,
+    TimelineHistory, WalFault, WalKind, WalName, find_fault, find_fault_of_plain,
 };
 
 /// How much is decoded at a time: it should stay in the cache while its pages are checked.
@@ -185,16 +185,26 @@ impl Verified {
                 is_anything || PageCheck::is_like_a_first_page(&name, seen.size_bytes, &seen.head);
             self.is_judged = !is_possible;
             if self.is_judged {
-                let is_zeros = seen.head.iter().all(|&byte| byte == 0);
-                self.problems.push(Problem::NoFirstPage { name, is_zeros });
+                self.problems.push(Problem::NoFirstPage { name });
             }
         } else if let Some(fault) = seen.fault {
             self.problems.push(Problem::Page { name, fault });
         } else if name.kind() == WalKind::History {
-            match TimelineHistory::parse(name.timeline(), &seen.head) {
+            match history(name.timeline(), &seen.head) {
                 Ok(history) => self.history = Some(history),
                 Err(fault) => self.problems.push(Problem::History { name, fault }),
             }
         }
+    }
+}
+
+/// To PostgreSQL a timeline whose history names no ancestor has none.
+fn history(timeline: u32, content: &[u8]) -> Result<TimelineHistory, InvalidHistory> {
+    match TimelineHistory::parse(timeline, content) {
+        Err(InvalidHistory::Empty) => Ok(TimelineHistory {
+            timeline,
+            ancestors: Vec::new(),
+        }),
+        parsed => parsed,
     }
 }
