@@ -14,6 +14,9 @@ const OLD_NAME: &str = "backup.info";
 /// `basebackups_directory` in `BACKUP_DIRECTORY` where nothing else is configured.
 const DEFAULT_DIRECTORY: &str = "base";
 
+/// What of a backup's directory holds the files of the cluster.
+const DATA_DIRECTORY: &str = "data";
+
 /// The end of its name in `BACKUP_DIRECTORY/meta`, since then.
 const NEW_SUFFIX: &str = "-backup.info";
 
@@ -71,6 +74,17 @@ pub enum BackupsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There are files of a base backup, and no `backup.info` for them.
+    #[error(
+        "nobody knows which WAL the base backup in {} needs: neither {OLD_NAME} in it nor {} is there",
+        path.display(), info.display()
+    )]
+    NoInfo {
+        /// The backup's directory.
+        path: PathBuf,
+        /// Where its `backup.info` may be besides.
+        info: PathBuf,
+    },
 }
 
 /// The last base backup of a server whose files are complete. A home without any, or one whose backups
@@ -119,9 +133,32 @@ pub fn backups(server: &ServerConfig) -> Result<Vec<Backup>, BackupsError> {
                 reason,
             })?;
             backups.push(Backup { id, first_wal });
+        } else if has_data(server, &id)? {
+            return Err(BackupsError::NoInfo {
+                path: server.basebackups_directory.join(&id),
+                info: meta(server).join(format!("{id}{NEW_SUFFIX}")),
+            });
         }
     }
     Ok(backups)
+}
+
+/// Whether there are files of a backup. Barman writes its `backup.info` before the first of them, and removes it last,
+/// so without one somebody else has lost it, or brought the files back without it.
+fn has_data(server: &ServerConfig, id: &str) -> Result<bool, BackupsError> {
+    let path = server.basebackups_directory.join(id).join(DATA_DIRECTORY);
+    match fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if is_absence(&error) => Ok(false),
+        Err(source) => Err(BackupsError::Io { path, source }),
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Whether there is a directory for the base backups of a server. A home that only has WAL may lack it.
@@ -185,10 +222,9 @@ fn names(directory: &Path) -> Result<Vec<String>, BackupsError> {
 
 /// `None` if there is no such file.
 fn read(path: &Path) -> Result<Option<String>, BackupsError> {
-    use io::ErrorKind::{NotADirectory, NotFound};
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) if is_absence(&error) => Ok(None),
         Err(source) => Err(BackupsError::Io {
             path: path.to_owned(),
             source,

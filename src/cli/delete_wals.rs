@@ -100,6 +100,9 @@ fn backups(server: &ServerConfig, parts: &Parts) -> Result<Vec<Backup>, String> 
             BackupsError::Absent { .. } => {
                 "is its file system mounted? If there are no base backups, create that directory"
             }
+            BackupsError::NoInfo { .. } => {
+                "bring one of them back, or remove that directory if nobody needs the backup"
+            }
             _ => "repair that file, or delete that backup",
         };
         format!("no WAL was deleted: {error}\nHINT: {hint}")

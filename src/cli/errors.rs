@@ -1,10 +1,11 @@
 //! `errors`
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::archive_wal::{Parts, own_cluster};
+use super::archive_wal::{Parts, validation};
 use super::locks::wait_for_task;
 use super::output::Output;
 use super::servers::{select_one_active, select_one_to_read};
@@ -14,7 +15,7 @@ use crate::config::{Config, ServerConfig};
 use crate::printable::printable;
 use crate::storage::{Comparison, Recognition, SaveError};
 use crate::units::pretty_size;
-use crate::wal::LongPageHeader;
+use crate::wal::{LongPageHeader, WalFault};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ErrorsArgs {
@@ -48,18 +49,53 @@ pub(super) fn run(config: Config, args: &ErrorsArgs, output: &Output) {
 fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(), String> {
     let parts = Parts::new(server)?;
     // Nobody may archive or delete between a comparison and what follows from it.
-    let _lock = match args.resolve {
+    let lock = match args.resolve {
         true => wait_for_task(server, "archive-wal", "no file was removed", output)?,
         false => None,
     };
+    let found = find(server, &parts, args)?;
+    // Whoever reads what is printed may be slow.
+    drop(lock);
+    let directory = &server.errors_directory;
+    for absent in found.absent {
+        let path = directory.join(absent);
+        output.error(&format!("{} is not there", path.display()));
+    }
+    let report = Report {
+        output,
+        server,
+        explain: args.explain,
+        resolve: args.resolve,
+        removed: found.removed?,
+    };
+    report.print(&found.judged);
+    Ok(())
+}
+
+/// What was looked at, and what came of it.
+struct Found<'a> {
+    judged: Vec<(Outcast, Judged)>,
+    /// What was removed, or why that failed.
+    removed: Result<HashSet<PathBuf>, String>,
+    /// What was asked for and is not there.
+    absent: Vec<&'a str>,
+}
+
+fn find<'a>(
+    server: &ServerConfig,
+    parts: &Parts,
+    args: &'a ErrorsArgs,
+) -> Result<Found<'a>, String> {
     let (decoder, recognition) = (Decoder::new(server), Recognition::new(server));
     let comparison = Comparison {
         storage: &*parts.storage,
         decoder: &decoder,
         recognition: &recognition,
-        validation: Some(own_cluster(server)),
+        validation: validation(server),
     };
-    let judged: Vec<(Outcast, Judged)> = select(server, args, output)?
+    let directory = &server.errors_directory;
+    let (outcasts, absent) = select(directory, &args.files)?;
+    let judged: Vec<(Outcast, Judged)> = outcasts
         .into_iter()
         .map(|outcast| {
             let judged = outcast.judge(&comparison);
@@ -67,49 +103,34 @@ fn errors(server: &ServerConfig, args: &ErrorsArgs, output: &Output) -> Result<(
         })
         .collect();
     let removed = match args.resolve {
-        true => {
-            let directory = &server.errors_directory;
-            archiver::resolve(&judged, &comparison, &parts.catalog, directory)
-        }
+        true => archiver::resolve(&judged, &comparison, &parts.catalog, directory),
         false => Ok(Vec::new()),
     };
-    let report = Report {
-        output,
-        server,
-        explain: args.explain,
-        resolve: args.resolve,
-    };
-    match removed {
-        Ok(removed) => report.print(&judged, &removed),
-        Err(error) => return Err(error.to_string()),
-    }
-    Ok(())
+    Ok(Found {
+        judged,
+        removed: removed
+            .map(HashSet::from_iter)
+            .map_err(|error| error.to_string()),
+        absent,
+    })
 }
 
-fn select(
-    server: &ServerConfig,
-    args: &ErrorsArgs,
-    output: &Output,
-) -> Result<Vec<Outcast>, String> {
-    let directory = &server.errors_directory;
+/// What is there of what was asked for, and what is not. Whoever names no file asks for all.
+fn select<'a>(
+    directory: &Path,
+    files: &'a [String],
+) -> Result<(Vec<Outcast>, Vec<&'a str>), String> {
     let mut outcasts = archiver::outcasts(directory)
         .map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
-    if args.files.is_empty() {
-        return Ok(outcasts);
+    if files.is_empty() {
+        return Ok((outcasts, Vec::new()));
     }
-    for wanted in &args.files {
-        if !outcasts
-            .iter()
-            .any(|outcast| outcast.file_name() == *wanted)
-        {
-            output.error(&format!(
-                "{} is not there",
-                directory.join(wanted).display()
-            ));
-        }
-    }
-    outcasts.retain(|outcast| args.files.contains(&outcast.file_name()));
-    Ok(outcasts)
+    let wanted: HashSet<&str> = files.iter().map(String::as_str).collect();
+    outcasts.retain(|outcast| wanted.contains(&*outcast.file_name()));
+    let there: HashSet<String> = outcasts.iter().map(Outcast::file_name).collect();
+    let absent = files.iter().map(String::as_str);
+    let absent = absent.filter(|file| !there.contains(*file)).collect();
+    Ok((outcasts, absent))
 }
 
 struct Report<'a> {
@@ -117,14 +138,18 @@ struct Report<'a> {
     server: &'a ServerConfig,
     explain: bool,
     resolve: bool,
+    /// There may be very many, and each one is looked up.
+    removed: HashSet<PathBuf>,
 }
 
 impl Report<'_> {
-    fn print(&self, judged: &[(Outcast, Judged)], removed: &[PathBuf]) {
+    fn print(&self, judged: &[(Outcast, Judged)]) {
         if self.output.is_json() {
             let list: Vec<Value> = judged
                 .iter()
-                .map(|(outcast, judged)| as_json(outcast, judged, removed))
+                .map(|(outcast, judged)| {
+                    as_json(outcast, judged, self.removed.contains(&outcast.path))
+                })
                 .collect();
             self.output.value(&self.server.name, list.into());
             return;
@@ -132,7 +157,7 @@ impl Report<'_> {
         self.output
             .line(&format!("Errors of server {}:", self.server.name));
         for (outcast, judged) in judged {
-            let removed = removed.contains(&outcast.path);
+            let removed = self.removed.contains(&outcast.path);
             let message = message(judged);
             let name = printable(&outcast.file_name());
             self.output.line(&match removed {
@@ -143,7 +168,7 @@ impl Report<'_> {
                 self.explain(outcast, judged, removed);
             }
         }
-        self.conclude(judged, removed.len());
+        self.conclude(judged, self.removed.len());
     }
 
     fn explain(&self, outcast: &Outcast, judged: &Judged, removed: bool) {
@@ -248,6 +273,11 @@ fn hint(kind: OutcastKind, judged: &Judged, server: &ServerConfig) -> Option<Str
             "it can be removed: 'walarch errors {} --resolve'",
             server.name
         ),
+        Verdict::NotArchived if matches!(judged.fault, Some(WalFault::FirstPage(_))) => format!(
+            "if its cluster encrypts its WAL, or is of a fork with page headers of its own, set validate_wal = \"off\" \
+             in walarch.toml, and move it to {incoming} under its own name; else nothing can be recovered from it: find \
+             out who sent it"
+        ),
         _ if judged.fault.is_some() => {
             "nothing can be recovered from it under this name; find out who sent it".to_owned()
         }
@@ -286,7 +316,7 @@ fn describe(header: LongPageHeader) -> String {
     )
 }
 
-fn as_json(outcast: &Outcast, judged: &Judged, removed: &[PathBuf]) -> Value {
+fn as_json(outcast: &Outcast, judged: &Judged, removed: bool) -> Value {
     let verdict = match &judged.verdict {
         Verdict::Archived(_) => "archived",
         Verdict::Different { .. } => "different",
@@ -310,6 +340,6 @@ fn as_json(outcast: &Outcast, judged: &Judged, removed: &[PathBuf]) -> Value {
         "first_difference_bytes": first_difference,
         "message": message(judged),
         "removable": is_archived(judged),
-        "removed": removed.contains(&outcast.path),
+        "removed": removed,
     })
 }

@@ -46,6 +46,7 @@ fn verify(server: &ServerConfig, args: &VerifyWalsArgs, output: &Output) -> Resu
         },
         catalog: &parts.catalog,
         system_identifier: own_cluster(server).system_identifier,
+        validates: server.own.validate_wal,
         range: args.range.range(),
         jobs: jobs(server),
         stop: &stop,

@@ -52,6 +52,18 @@ pub enum PageFault {
     },
 }
 
+impl PageFault {
+    /// Where the page is.
+    pub fn position(&self) -> Lsn {
+        match self {
+            PageFault::Magic { position, .. }
+            | PageFault::Address { position, .. }
+            | PageFault::Timeline { position, .. }
+            | PageFault::BehindTheEnd { position } => *position,
+        }
+    }
+}
+
 /// Checks the pages of one segment as they pass by.
 ///
 /// Only complete segments that begin with a page of PostgreSQL 10 to 18, on a little-endian machine,

@@ -14,13 +14,13 @@ use crate::support::wal::{self, Filler, Segment};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-fn name(number: u64) -> String {
+pub fn name(number: u64) -> String {
     Segment::small(number).name()
 }
 
 /// Segments 1 to 3 of timeline 1, whose end timeline 2 left within segment 4 and continues to 6; a
 /// partial segment, a backup label and the history.
-fn home_with_an_archive(options: &[(&str, &str)]) -> Home {
+pub fn home_with_an_archive(options: &[(&str, &str)]) -> Home {
     let home = Home::with(options);
     fill(&home);
     home
@@ -62,7 +62,7 @@ fn verify(home: &Home, arguments: &[&str]) -> Run {
 
 /// Kind and name of each problem that `verify-wals` finds.
 #[track_caller]
-fn problems(home: &Home, arguments: &[&str]) -> Vec<(String, String)> {
+pub fn problems(home: &Home, arguments: &[&str]) -> Vec<(String, String)> {
     let arguments = [&["verify-wals", "main"], arguments].concat();
     let run = home.run(&[&["-f", "json"][..], &arguments].concat());
     let answer: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -75,7 +75,7 @@ fn problems(home: &Home, arguments: &[&str]) -> Vec<(String, String)> {
         .collect()
 }
 
-fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+pub fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = expected
         .iter()
         .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));

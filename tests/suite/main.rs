@@ -32,6 +32,7 @@
 //! | `switch_wal`, `replication_status` | do they do and print what Barman's do? |
 //! | `retention` | what does `delete-wals` take, what does it leave, and what if it is killed? |
 //! | `inspection` | do `list-wals`, `verify-wals` and `check-wal-archive` see what is there, damaged, missing? |
+//! | `false_alarms` | does `verify-wals` let pass what PostgreSQL does, and nothing beside it? |
 //! | `outcasts` | does `errors` tell what is safe to remove, and remove nothing else? |
 //! | `cloud` | archives in object stores: every store, every fault, Barman, recovery |
 //! | `faults` | what if it is killed, or a call fails, at any point? |
@@ -63,6 +64,7 @@ mod command_mode;
 mod config;
 mod cron;
 mod errors_directory;
+mod false_alarms;
 mod faults;
 mod forced_command;
 mod fuzz;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::holder::Holder;
 use crate::support::home::{Home, names, put};
 use crate::support::tool::{Barman, Run, Walarch, finish, start, wait_for};
-use crate::support::wal::Segment;
+use crate::support::wal::{self, Segment};
 
 const FIRST: &str = "000000010000000000000001";
 const STAMP: &str = "20260102T030405Z";
@@ -268,6 +268,73 @@ fn names_that_would_steer_a_terminal_are_shown_without_that() {
             "{printed}"
         );
     }
+}
+
+#[test]
+fn what_encrypted_wal_was_refused_for_is_explained_and_undone() {
+    let home = Home::new();
+    let bytes = Segment::small(1).bytes();
+    let encrypted: Vec<u8> = bytes.iter().map(|byte| byte ^ 0x5A).collect();
+    put(&home.incoming(), FIRST, &encrypted);
+    home.archive().exits(1);
+    let run = errors(&home, &["--explain"]).exits(0);
+    for text in [
+        "why: it was not what its name said",
+        "it does not begin with a page of WAL",
+        "set validate_wal = \"off\" in walarch.toml, and move it to ",
+        home.incoming().to_str().unwrap(),
+    ] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
+    // As it says.
+    let home = home.walarch_toml("[walarch]\nvalidate_wal = \"off\"\n");
+    let run = errors(&home, &["--explain"]).exits(0);
+    let hint = format!("HINT: move it to {}", home.incoming().display());
+    assert!(run.stdout.contains(&hint), "{}", run.stdout);
+    let file = home.errors().join(&names(&home.errors())[0]);
+    fs::rename(file, home.incoming().join(FIRST)).unwrap();
+    home.archive().exits(0);
+    home.assert_archived(FIRST, &encrypted);
+}
+
+#[test]
+fn what_is_of_no_use_is_not_called_encrypted() {
+    let home = Home::new();
+    put(&home.incoming(), FIRST, &Segment::small(7).bytes());
+    home.archive().exits(1);
+    let run = errors(&home, &["--explain"]).exits(0);
+    assert!(
+        run.stdout
+            .contains("nothing can be recovered from it under this name"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn nobody_waits_for_whoever_reads_what_was_removed() {
+    const COPIES: usize = 1500;
+    let home = Home::new();
+    let (history, content) = wal::history(2);
+    put(&home.incoming(), &history, &content);
+    home.archive().exits(0);
+    for number in 0..COPIES {
+        let copy = format!("{history}.{STAMP}.{number}.duplicate");
+        put(&home.errors(), &copy, &content);
+    }
+    let arguments = ["errors", "main", "--resolve"];
+    let child = start(&mut Walarch.command(&home, &arguments));
+    wait_for("a full pipe", || {
+        let wchan = fs::read_to_string(format!("/proc/{}/wchan", child.id())).ok()?;
+        wchan.contains("pipe").then_some(())
+    });
+    drop(home.hold_lock(".main-archive-wal.lock"));
+    let run = finish(child, Duration::from_secs(60)).exits(0);
+    let said = run
+        .stdout
+        .matches("the archive holds the same WAL: removed\n");
+    assert_eq!(said.count(), COPIES);
+    assert_eq!(names(&home.errors()), [""; 0]);
 }
 
 #[test]

@@ -256,6 +256,34 @@ fn a_backup_that_cannot_be_understood_keeps_everything() {
 }
 
 #[test]
+fn a_backup_of_which_nothing_is_written_down_keeps_everything() {
+    let home = home_with_an_archive(&[]);
+    let directory = home.dir("base").join("20260101T000000");
+    fs::create_dir_all(directory.join("data/global")).unwrap();
+    for more in [&[][..], &["--dry-run"]] {
+        let run = delete(&home, &[&["--keep-size", "0"], more].concat()).exits(1);
+        for text in [
+            directory.to_str().unwrap(),
+            "meta/20260101T000000-backup.info",
+            "HINT: bring one of them back, or remove that directory",
+        ] {
+            assert!(run.stderr.contains(text), "{text}: {}", run.stderr);
+        }
+    }
+    assert_holds(&home, &rest(1));
+    // What is hidden is no backup, and what has no data needs no WAL.
+    fs::rename(&directory, home.dir("base").join(".20260101T000000")).unwrap();
+    fs::create_dir_all(home.dir("base").join("20260102T000000/pgdata")).unwrap();
+    delete(&home, &["--before", &name(3)]).exits(0);
+    assert_holds(&home, &rest(3));
+    let info = "begin_wal=000000010000000000000004\nstatus=DONE\n";
+    fs::create_dir_all(directory.join("data")).unwrap();
+    fs::write(directory.join("backup.info"), info).unwrap();
+    delete(&home, &["--keep-size", "0"]).exits(0);
+    assert_holds(&home, &rest(4));
+}
+
+#[test]
 fn base_backups_that_are_not_mounted_keep_everything() {
     let archive = home_with_an_archive(&[]);
     let assert_refused = |home: &Home| {
@@ -317,6 +345,7 @@ fn hooks_run_around_each_file_as_barman_runs_them() {
         .run(&theirs, &["delete", "main", "20250601T000000"])
         .exits(0);
     let ours = home.copy();
+    fs::remove_dir_all(ours.dir("base").join("20250601T000000")).unwrap();
     fs::remove_file(ours.dir("meta").join("20250601T000000-backup.info")).unwrap();
     delete(&ours, &["--before", &name(3)]).exits(0);
     let (theirs_log, ours_log) = (hook_log(&theirs), hook_log(&ours));

@@ -7,8 +7,8 @@ use super::produce::Job;
 use crate::codec::CodecError;
 use crate::storage::PlainWal;
 use crate::wal::{
-    LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault, TimelineHistory, WalFault,
-    WalKind, WalName, find_fault, find_fault_of_plain,
+    InvalidHistory, LONG_HEADER_SIZE_BYTES, PAGE_SIZE_MAX_BYTES, PageCheck, PageFault,
+    TimelineHistory, WalFault, WalKind, WalName, find_fault, find_fault_of_plain,
 };
 
 /// How much is decoded at a time: it should stay in the cache while its pages are checked.
@@ -22,7 +22,7 @@ pub(super) struct Verified {
     pub(super) name: WalName,
     pub(super) stored_size_bytes: u64,
     pub(super) wal_size_bytes: u64,
-    /// False for a complete segment of a PostgreSQL or a machine whose pages we cannot read.
+    /// False for a complete segment of a PostgreSQL, a fork or a machine whose pages we cannot read.
     pub(super) is_judged: bool,
     pub(super) history: Option<TimelineHistory>,
     pub(super) problems: Vec<Problem>,
@@ -33,6 +33,8 @@ pub(super) struct Verified {
 pub(super) struct Cluster {
     pub(super) system_identifier: Option<u64>,
     pub(super) segment_size_bytes: Option<u64>,
+    /// Segments may begin as no PostgreSQL begins them: its WAL is encrypted, or it is a fork.
+    pub(super) has_pages_of_its_own: bool,
 }
 
 /// What is seen of a file while it is decoded.
@@ -164,7 +166,10 @@ impl Verified {
             _ => find_fault_of_plain,
         };
         let system_identifier = cluster.system_identifier;
-        let fault = find(&name, seen.size_bytes, &seen.head, system_identifier);
+        // Zeros are nobody's pages, but what a disk has lost.
+        let is_anything = cluster.has_pages_of_its_own && seen.head.iter().any(|&byte| byte != 0);
+        let fault = find(&name, seen.size_bytes, &seen.head, system_identifier)
+            .filter(|fault| !(is_anything && matches!(fault, WalFault::FirstPage(_))));
         let says_nothing = name.kind() == WalKind::Segment && !seen.is_judged;
         if let Some(WalFault::History(fault)) = fault {
             self.problems.push(Problem::History { name, fault });
@@ -178,18 +183,30 @@ impl Verified {
             });
         } else if says_nothing {
             // Restored, PostgreSQL would take it for the end of the WAL.
-            self.is_judged = !PageCheck::is_like_a_first_page(&name, seen.size_bytes, &seen.head);
+            let is_possible =
+                is_anything || PageCheck::is_like_a_first_page(&name, seen.size_bytes, &seen.head);
+            self.is_judged = !is_possible;
             if self.is_judged {
-                let is_zeros = seen.head.iter().all(|&byte| byte == 0);
-                self.problems.push(Problem::NoFirstPage { name, is_zeros });
+                self.problems.push(Problem::NoFirstPage { name });
             }
         } else if let Some(fault) = seen.fault {
             self.problems.push(Problem::Page { name, fault });
         } else if name.kind() == WalKind::History {
-            match TimelineHistory::parse(name.timeline(), &seen.head) {
+            match history(name.timeline(), &seen.head) {
                 Ok(history) => self.history = Some(history),
                 Err(fault) => self.problems.push(Problem::History { name, fault }),
             }
         }
+    }
+}
+
+/// To PostgreSQL a timeline whose history names no ancestor has none.
+fn history(timeline: u32, content: &[u8]) -> Result<TimelineHistory, InvalidHistory> {
+    match TimelineHistory::parse(timeline, content) {
+        Err(InvalidHistory::Empty) => Ok(TimelineHistory {
+            timeline,
+            ancestors: Vec::new(),
+        }),
+        parsed => parsed,
     }
 }

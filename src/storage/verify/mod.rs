@@ -3,12 +3,14 @@
 //! ```text
 //! producer      names from the storage, in order, each with what xlogdb says of it
 //! workers       find, decode to the end, check pages and size; all cores
-//! collector     results in order -> problems as they are found, segments into a coverage -> gaps
+//! collector     results in order -> problems as they are found, segments into a coverage -> gaps;
+//!               what only a history can explain waits for the histories
 //! ```
 //!
 //! No lock is held: archiving and deleting go on. What looks wrong because of them is looked at
 //! again at the end.
 
+mod ends;
 mod file;
 mod listed;
 mod problem;
@@ -29,6 +31,7 @@ pub use problem::Problem;
 use super::{Contents, PlainWal, first_header, segment_size};
 use crate::catalog::{Catalog, CatalogError};
 use crate::wal::{Coverage, WalName, WalRange};
+use ends::TimelineEnds;
 use file::{Cluster, Verified};
 use listed::Differences;
 use produce::{Gate, Job};
@@ -45,6 +48,8 @@ pub struct Verification<'a> {
     pub catalog: &'a Catalog,
     /// The cluster that the WAL comes from, if it is known. Otherwise the first segment tells.
     pub system_identifier: Option<u64>,
+    /// Whether a segment must begin as PostgreSQL begins one. Otherwise one that does not is only decoded.
+    pub validates: bool,
     /// Which part to read.
     pub range: WalRange,
     /// How many files are read at a time.
@@ -74,8 +79,8 @@ pub struct VerifySummary {
     pub stored_size_bytes: u64,
     /// The size of the WAL in them.
     pub wal_size_bytes: u64,
-    /// Complete segments that begin like one, but not as PostgreSQL 10 to 18 on a little-endian machine writes
-    /// them: their pages say nothing to us.
+    /// Complete segments that may be good, but do not begin as PostgreSQL 10 to 18 on a little-endian machine
+    /// writes them: their pages say nothing to us.
     pub unjudged: u64,
     /// Problems that were reported.
     pub problems: u64,
@@ -108,6 +113,7 @@ struct Collected {
     summary: VerifySummary,
     coverage: Coverage,
     doubts: BTreeSet<WalName>,
+    ends: TimelineEnds,
 }
 
 impl Verification<'_> {
@@ -119,6 +125,7 @@ impl Verification<'_> {
         let cluster = Cluster {
             system_identifier: self.system_identifier.or(said),
             segment_size_bytes: header.map(|header| header.segment_size_bytes.into()),
+            has_pages_of_its_own: !self.validates,
         };
         let coverage = Coverage::new(segment_size(&self.plain, self.catalog)?);
         let gate = Gate::default();
@@ -139,6 +146,7 @@ impl Verification<'_> {
             let listing = producer.join();
             (collected, listing)
         });
+        self.settle_ends(&mut collected, notice);
         let differences = match listing {
             Ok(listing) => listing?,
             Err(_) => {
@@ -186,6 +194,7 @@ impl Verification<'_> {
             summary: VerifySummary::default(),
             coverage,
             doubts: BTreeSet::new(),
+            ends: TimelineEnds::default(),
         };
         let mut early: BTreeMap<usize, Option<Verified>> = BTreeMap::new();
         let mut next = 0;
@@ -310,7 +319,12 @@ impl Collected {
         self.summary.wal_size_bytes += verified.wal_size_bytes;
         self.summary.unjudged += u64::from(!verified.is_judged);
         self.coverage.add(&verified.name);
+        let timeline = verified.name.timeline();
+        if let Some(problem) = self.ends.release(timeline, &self.coverage) {
+            self.report(&problem, notice);
+        }
         if let Some(history) = verified.history {
+            self.ends.add_history(&history);
             self.coverage.add_history(history);
         }
         for problem in verified.problems {
@@ -318,7 +332,11 @@ impl Collected {
                 Problem::NotListed { name } if self.doubts.len() < DOUBTS_MAX => {
                     self.doubts.insert(name);
                 }
-                problem => self.report(&problem, notice),
+                problem => {
+                    if let Some(problem) = self.ends.hold_back(problem, &self.coverage) {
+                        self.report(&problem, notice);
+                    }
+                }
             }
         }
         notice(&Progress::File {

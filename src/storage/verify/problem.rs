@@ -22,12 +22,10 @@ pub enum Problem {
         /// The evidence.
         fault: WalFault,
     },
-    /// A complete segment does not begin with the header of a segment's first page.
+    /// A complete segment begins with a page, but not with the first page of the segment of its name and size.
     NoFirstPage {
         /// The segment.
         name: WalName,
-        /// It begins with zeros, as what a disk has lost.
-        is_zeros: bool,
     },
     /// A segment does not have the size that segments of its cluster have.
     SegmentSize {
@@ -118,7 +116,7 @@ impl Problem {
         match self {
             Problem::Undecodable { name, .. }
             | Problem::Fault { name, .. }
-            | Problem::NoFirstPage { name, .. }
+            | Problem::NoFirstPage { name }
             | Problem::SegmentSize { name, .. }
             | Problem::Page { name, .. }
             | Problem::History { name, .. }
@@ -171,13 +169,10 @@ impl fmt::Display for Problem {
         match self {
             Problem::Undecodable { name, source } => write!(f, "{name}: {source}"),
             Problem::Fault { name, fault } => write!(f, "{name}: {fault}"),
-            Problem::NoFirstPage { name, is_zeros } => {
-                let found = if *is_zeros { "zeros" } else { "something else" };
-                write!(
-                    f,
-                    "{name}: it begins with {found}, not with the header of a segment's first page"
-                )
-            }
+            Problem::NoFirstPage { name } => write!(
+                f,
+                "{name}: it does not begin with the header of the first page of a segment of its name"
+            ),
             Problem::SegmentSize {
                 name,
                 wal_size_bytes,
