@@ -60,19 +60,23 @@ use put_wal::PutWalArgs;
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
     match personality::parse(env::args_os()) {
-        Ok(mut args) => {
-            args.are_of_process = true;
-            if args.detached
-                && let Err(error) = detach::detach()
-            {
-                let output = Output::new(&args);
-                output.error(&format!("cannot detach: {error}"));
-                return output.close().into();
-            }
-            run(args, privileges::become_user).into()
-        }
+        Ok(args) => run_as_process(args).into(),
         Err(error) => explain(&error).into(),
     }
+}
+
+/// Runs the command whose arguments are those of the process.
+fn run_as_process(mut args: Args) -> ExitCode {
+    args.are_of_process = true;
+    let is_prefetch = args.command.as_ref().is_some_and(Command::is_prefetch);
+    if (args.detached || is_prefetch)
+        && let Err(error) = detach::detach()
+    {
+        let output = Output::new(&args);
+        output.error(&format!("cannot detach: {error}"));
+        return output.close();
+    }
+    run(args, privileges::become_user)
 }
 
 /// Runs one command: the program's name, options, command and arguments, as in a shell.

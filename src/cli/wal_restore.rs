@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::detach::program;
 use super::exit_code::ExitCode;
 use super::get_wal::{open_server, report, requester, with_retriever};
 use super::output::Output;
@@ -58,7 +59,7 @@ pub(super) struct WalRestoreArgs {
     test: bool,
     /// Be the process that fetches ahead
     #[arg(long, hide = true)]
-    prefetch: bool,
+    pub(super) prefetch: bool,
     /// Print the version
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -357,7 +358,7 @@ fn open(goal: &Path, output: &Output) -> Option<FileOutlet> {
 }
 
 /// Starts this program once more, with the same arguments, to fetch ahead. It goes on when we have answered, and must
-/// not hold PostgreSQL's streams, nor hear signals that are meant for us.
+/// not hold PostgreSQL's streams; what else it inherits it lets go of by itself (`detach`).
 fn start_prefetching() -> io::Result<()> {
     let mut words = env::args_os();
     let called = words.next().unwrap_or_else(|| OsString::from("walarch"));
@@ -368,13 +369,17 @@ fn start_prefetching() -> io::Result<()> {
         .position(|word| word == "wal-restore" || word == "cloud-wal-restore")
         .map_or(0, |at| at + 1);
     words.insert(at, OsString::from("--prefetch"));
-    Command::new(env::current_exe()?)
+    let program = program()?;
+    Command::new(&program)
         .arg0(called)
         .args(words)
-        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .map(drop)
+        .map_err(|error| {
+            let program = program.display();
+            io::Error::new(error.kind(), format!("cannot start '{program}': {error}"))
+        })
 }

@@ -1,6 +1,7 @@
 //! `wal-restore`: the client on the database host, over a real sshd, and beside the archive.
 
 mod ahead;
+mod apart;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -323,7 +323,7 @@ fn a_killed_prefetch_delivers_nothing_half_and_the_next_one_goes_on() {
     }
 }
 
-fn kill(process: &str) {
+pub(super) fn kill(process: &str) {
     use nix::sys::signal::{Signal, kill};
     let id = nix::unistd::Pid::from_raw(process.parse().unwrap());
     kill(id, Signal::SIGKILL).unwrap();
