@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
@@ -345,6 +346,12 @@ fn open(goal: &Path, output: &Output) -> Option<FileOutlet> {
     let mut outlet = outlet_for(goal);
     let refused = if goal.is_dir() {
         Some(format!("WAL_DEST cannot be a directory: {shown}"))
+    } else if fs::symlink_metadata(goal).is_ok_and(|metadata| !metadata.is_file()) {
+        // What is there is replaced: a device, or a link into another file system, would be gone.
+        Some(format!(
+            "Cannot write '{shown}' (WAL_DEST): it is not a regular file\nHINT: name the file itself; get-wal writes to \
+             standard output"
+        ))
     } else {
         let begun = outlet.begin().err();
         begun.map(|error| format!("Cannot open '{shown}' (WAL_DEST) for writing: {error}"))

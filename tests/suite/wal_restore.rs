@@ -4,7 +4,7 @@ mod ahead;
 mod apart;
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -547,6 +547,35 @@ fn beside_the_archive_no_ssh_is_needed() {
     let run = restore(&[], FIRST).exits(6);
     assert!(run.stderr.contains("HINT: "), "{run:?}");
     assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+}
+
+#[test]
+fn a_goal_that_is_no_regular_file_is_refused_and_left_alone() {
+    let home = archive([1]);
+    let database = DatabaseHost::new();
+    let directory = database.data().join("pg_wal");
+    let (fifo, link) = (directory.join("fifo"), directory.join("link"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::write(directory.join("file"), "mine").unwrap();
+    symlink("file", &link).unwrap();
+    for goal in [&fifo, &link] {
+        let before = fs::symlink_metadata(goal).unwrap().ino();
+        let arguments = [
+            "wal-restore",
+            "--local",
+            "main",
+            FIRST,
+            goal.to_str().unwrap(),
+        ];
+        let run = run(Walarch
+            .command(&home, &arguments)
+            .current_dir(database.data()))
+        .exits(3);
+        assert!(run.stderr.contains("is not a regular file"), "{run:?}");
+        assert_eq!(fs::symlink_metadata(goal).unwrap().ino(), before);
+    }
+    assert_eq!(fs::read(directory.join("file")).unwrap(), b"mine");
+    assert_eq!(names(&directory), ["fifo", "file", "link"]);
 }
 
 #[test]
