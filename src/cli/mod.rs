@@ -69,14 +69,20 @@ pub fn main() -> process::ExitCode {
 fn run_as_process(mut args: Args) -> ExitCode {
     args.are_of_process = true;
     let is_prefetch = args.command.as_ref().is_some_and(Command::is_prefetch);
-    if (args.detached || is_prefetch)
-        && let Err(error) = detach::detach()
-    {
-        let output = Output::new(&args);
-        output.error(&format!("cannot detach: {error}"));
-        return output.close();
+    let code = match (args.detached || is_prefetch).then(detach::detach) {
+        Some(Err(error)) => {
+            let output = Output::new(&args);
+            output.error(&format!("cannot detach: {error}"));
+            output.close()
+        }
+        _ => run(args, privileges::become_user),
+    };
+    // Where PostgreSQL is process 1, as in a container, it inherits this one, and takes any other code than 0 and 1
+    // for the crash of a backend: it would start all of them anew.
+    match is_prefetch {
+        true => ExitCode::Success,
+        false => code,
     }
-    run(args, privileges::become_user)
 }
 
 /// Runs one command: the program's name, options, command and arguments, as in a shell.

@@ -47,6 +47,7 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
             spool,
             jobs: jobs.get(),
             at_a_time: 1,
+            at_a_time_max: jobs.get(),
             on_their_way: HashSet::new(),
             started: HashSet::new(),
             is_over: false,
@@ -81,6 +82,8 @@ struct Prefetcher<'a> {
     spool: &'a Spool,
     jobs: usize,
     at_a_time: usize,
+    /// Less than asked for where the system has no threads to give.
+    at_a_time_max: usize,
     on_their_way: HashSet<WalName>,
     /// What was asked for since PostgreSQL got a file last. Nothing is asked for twice: whatever takes a segment away
     /// from the spool would take the next one as well, and the archive must not be read without end.
@@ -135,9 +138,8 @@ impl<'a> Prefetcher<'a> {
         let mut outlet = FileOutlet::among_others(&self.spool.segment(&name));
         // From now on it shows that the segment is on its way.
         outlet.begin()?;
-        self.on_their_way.insert(name.clone());
-        self.started.insert(name.clone());
-        scope.spawn(move || {
+        let started = name.clone();
+        let spawned = thread::Builder::new().spawn_scoped(scope, move || {
             let outcome = match source.fetch(&name, false, &mut outlet) {
                 // The spool asks for more than the source: it must know the segment's cluster, and its age.
                 Ok(()) if spool.accepts(&name) => Outcome::Arrived,
@@ -152,13 +154,28 @@ impl<'a> Prefetcher<'a> {
             // The receiver lives as long as the scope.
             let _ = report.send((name, outcome));
         });
+        match spawned {
+            Ok(_) => {
+                self.on_their_way.insert(started.clone());
+                self.started.insert(started);
+            }
+            Err(error) => self.do_with_less(&error),
+        }
         Ok(())
+    }
+
+    /// There was no thread for one more: the others go on. Without any, whoever needs the segment fetches it.
+    fn do_with_less(&mut self, error: &io::Error) {
+        tracing::warn!("fewer segments are fetched ahead at a time: {error}");
+        self.at_a_time_max = self.on_their_way.len();
+        self.at_a_time = self.at_a_time_max;
+        self.is_over |= self.on_their_way.is_empty();
     }
 
     fn note(&mut self, name: &WalName, outcome: &Outcome) {
         self.on_their_way.remove(name);
         match outcome {
-            Outcome::Arrived => self.at_a_time = (self.at_a_time * 2).min(self.jobs),
+            Outcome::Arrived => self.at_a_time = (self.at_a_time * 2).min(self.at_a_time_max),
             Outcome::Absent | Outcome::Failed => self.is_over = true,
         }
     }

@@ -56,3 +56,27 @@ fn who_fetches_ahead_keeps_nothing_that_its_starter_had_open() {
     assert_eq!(session, Some(prefetch.trim()), "it leads a session: {stat}");
     kill(prefetch.trim());
 }
+
+/// PostgreSQL as process 1 takes any other end of an orphan for the crash of a backend.
+#[test]
+fn who_fetches_ahead_ends_with_0_whatever_is_wrong() {
+    let home = archive([1]);
+    let database = DatabaseHost::new();
+    let mut command = Walarch.command(
+        &home,
+        &[
+            "wal-restore",
+            "--prefetch",
+            "--local",
+            "-p",
+            "2",
+            "other",
+            FIRST,
+            "pg_wal/RECOVERYXLOG",
+        ],
+    );
+    run(command.current_dir(database.data())).exits(0);
+    fs::write(home.config_file(), "[broken").unwrap();
+    run(&mut command).exits(0);
+    assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+}
