@@ -203,7 +203,12 @@ impl FileOutlet {
     }
 
     /// Gives the goal's name to a complete file that nobody else needs; where it is on another file system, to a copy.
+    ///
+    /// Fails when a later call has begun the goal anew: what it puts there must not be replaced by what came before.
     pub(super) fn take_over(&mut self, path: &Path, mut file: File) -> io::Result<()> {
+        if let Some((temporary, _)) = &mut self.temporary {
+            temporary.check()?;
+        }
         if self.syncs {
             durable::sync_file(&file, path)?;
         }
@@ -290,5 +295,30 @@ impl Outlet for FileOutlet {
         }
         durable::sync_file(&file, temporary.path())?;
         temporary.replace(&self.goal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_call_that_was_overtaken_does_not_put_its_file_in_the_place_of_the_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (goal, spooled) = (folder.path().join("goal"), folder.path().join("spooled"));
+        fs::write(&spooled, "earlier").unwrap();
+        let mut earlier = FileOutlet::durable(&goal);
+        earlier.begin().unwrap();
+        let mut later = FileOutlet::durable(&goal);
+        later.begin().unwrap();
+        let file = File::open(&spooled).unwrap();
+        let error = earlier.take_over(&spooled, file).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        drop(earlier);
+        later.write_all(b"later").unwrap();
+        later.finish().unwrap();
+        assert_eq!(fs::read(&goal).unwrap(), b"later");
+        assert!(spooled.exists());
     }
 }
