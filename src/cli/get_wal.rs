@@ -178,8 +178,7 @@ fn deliver_into(
 ) -> Result<(), RestoreError> {
     let path = directory.join(name.as_str());
     let goal = format!("into '{}' file", path.display());
-    // Whoever looks it up by hand may be another user than PostgreSQL's.
-    let mut outlet = FileOutlet::ordinary(&path);
+    let mut outlet = FileOutlet::durable(&path);
     // Barman opens it before it looks for anything, and says so.
     outlet.begin().map_err(|source| RestoreError::Outlet {
         location: outlet.location(),

@@ -154,34 +154,27 @@ pub struct FileOutlet {
     in_order: bool,
 }
 
-/// As PostgreSQL makes its own files.
+/// What is written down for ourselves.
 const PRIVATE: u32 = 0o600;
 
-/// As any program makes its files.
+/// As any program makes its files. PostgreSQL's mask leaves of it what its own files have: 0600, or 0640 where the
+/// cluster allows its group access (`initdb --allow-group-access`).
 const ORDINARY: u32 = 0o666;
 
 impl FileOutlet {
-    /// A durable file at `goal`, replacing what is there.
+    /// A durable file at `goal`, replacing what is there, for others to read as well as far as the user's mask lets them.
     pub fn durable(goal: &Path) -> Self {
         FileOutlet {
             goal: goal.to_owned(),
             temporary: None,
             is_used: false,
             syncs: true,
-            mode: PRIVATE,
+            mode: ORDINARY,
             in_order: false,
         }
     }
 
-    /// The same, for others to read as well as far as the user's mask lets them.
-    pub fn ordinary(goal: &Path) -> Self {
-        FileOutlet {
-            mode: ORDINARY,
-            ..FileOutlet::durable(goal)
-        }
-    }
-
-    /// A file that need not survive a crash of the machine.
+    /// The same, but it need not survive a crash of the machine.
     pub fn volatile(goal: &Path) -> Self {
         FileOutlet {
             syncs: false,
@@ -189,7 +182,16 @@ impl FileOutlet {
         }
     }
 
+    /// A volatile file for this user alone.
+    pub(super) fn private(goal: &Path) -> Self {
+        FileOutlet {
+            mode: PRIVATE,
+            ..FileOutlet::volatile(goal)
+        }
+    }
+
     /// One of several at the same time: none may take the memory and the processors that filling it in any order takes.
+    /// It may become the file at another goal, so that it is as readable.
     pub(super) fn among_others(goal: &Path) -> Self {
         FileOutlet {
             in_order: true,

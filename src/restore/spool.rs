@@ -256,7 +256,7 @@ impl Spool {
 
 /// Nothing in a spool needs to survive a crash.
 fn write_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut outlet = FileOutlet::volatile(path);
+    let mut outlet = FileOutlet::private(path);
     outlet.begin()?;
     io::Write::write_all(&mut outlet, bytes)?;
     outlet.finish()

@@ -579,6 +579,34 @@ fn a_goal_that_is_no_regular_file_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_restored_file_has_the_mode_that_the_mask_leaves_wherever_it_was() {
+    let home = archive(1..=2);
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let restore = |goal: &str, number: u64| {
+        let name = segment(number).name();
+        let client = database.client(Walarch, &sshd, &["-p", "1", HOST, "main", &name, goal]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 027; exec \"$@\"", "sh"]);
+        command.arg(client.get_program()).args(client.get_args());
+        command.current_dir(database.data()).env_clear();
+        for (name, value) in client.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        run(&mut command).exits(0);
+        let mode =
+            |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&database.data().join(goal)), 0o640, "{goal} {number}");
+        assert_eq!(mode(&database.spooled()), 0o700);
+    };
+    restore("pg_wal/other", 1);
+    database.wait_for_spooled(&names_of([2]));
+    // From the spool: the backup host does not have it any more.
+    fs::remove_file(home.archived(&segment(2).name())).unwrap();
+    restore("pg_wal/RECOVERYXLOG", 2);
+}
+
+#[test]
 fn arguments_that_make_no_sense_are_refused() {
     let home = Home::new();
     for arguments in [
