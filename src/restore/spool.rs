@@ -296,7 +296,8 @@ const STICKY: u32 = 0o1000;
 fn foreign() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
-        "it belongs to, or can be changed by, somebody else",
+        "it belongs to, or can be changed by, somebody else\n\
+         HINT: name another one with --spool-dir, or forbid the others to write to it (chmod go-w)",
     )
 }
 

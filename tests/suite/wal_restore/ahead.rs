@@ -159,6 +159,7 @@ fn a_spool_below_a_directory_that_others_may_change_is_not_used() {
         let run = database.run(Walarch, &sshd, &arguments).exits(0);
         let refused = run.stderr.starts_with("WARNING: nothing is fetched ahead");
         assert_eq!(refused, !is_used, "{mode:o}: {run:?}");
+        assert_eq!(refused, run.stderr.contains("HINT: "), "{mode:o}: {run:?}");
         assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
     }
 }
