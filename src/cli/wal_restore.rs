@@ -7,7 +7,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -333,11 +333,17 @@ impl Restoring<'_> {
         let jobs = NonZeroUsize::new(self.how.parallel).unwrap_or(NonZeroUsize::MIN);
         let done = self
             .open_spool()
-            .and_then(|spool| prefetch(self.source, &spool, jobs));
+            .and_then(|spool| prefetch(self.source, &spool, jobs, self.how.patience, &give_up));
         if let Err(error) = done {
             tracing::warn!("nothing more is fetched ahead: {error}");
         }
     }
+}
+
+/// Ends the process that fetches ahead, whose threads wait for what never comes. The next one removes what is half done.
+fn give_up() {
+    tracing::warn!("nothing more is fetched ahead: nothing arrives any more");
+    process::exit(0);
 }
 
 /// Makes sure that the file can be written, before anything is asked for. `None` if not; why was printed.

@@ -35,7 +35,16 @@ enum Outcome {
 
 /// Fills the spool ahead of what PostgreSQL asks for, until the archive ends, something fails, or it asks no more.
 /// Returns at once if another process does so already.
-pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io::Result<()> {
+///
+/// A far end or a filter may hang for ever, and nobody else could fetch ahead meanwhile: `give_up`, which must end the
+/// process, is called when nothing at all has moved for `patience`.
+pub fn prefetch(
+    source: &dyn WalSource,
+    spool: &Spool,
+    jobs: NonZeroUsize,
+    patience: Duration,
+    give_up: &dyn Fn(),
+) -> io::Result<()> {
     let Some(_lock) = spool.lock()? else {
         return Ok(());
     };
@@ -54,6 +63,7 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
         };
         let mut position = None;
         let mut last_change = Instant::now();
+        let mut standstill = Standstill::new(patience);
         loop {
             let now = spool.position();
             if now != position {
@@ -69,12 +79,44 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
             if is_idle && (prefetcher.is_over || last_change.elapsed() > PATIENCE) {
                 return Ok(());
             }
+            if !is_idle && standstill.is_reached(|| (position.clone(), spool.size_bytes())) {
+                give_up();
+            }
             match reports.recv_timeout(LOOK) {
                 Ok((name, outcome)) => prefetcher.note(&name, &outcome),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
     })
+}
+
+/// Tells that nothing has changed for a while, without looking often.
+struct Standstill<T> {
+    patience: Duration,
+    since: Instant,
+    seen: Option<T>,
+}
+
+impl<T: PartialEq> Standstill<T> {
+    fn new(patience: Duration) -> Self {
+        Standstill {
+            patience,
+            since: Instant::now(),
+            seen: None,
+        }
+    }
+
+    /// True once two looks, `patience` apart, have seen the same.
+    fn is_reached(&mut self, look: impl FnOnce() -> T) -> bool {
+        if self.since.elapsed() < self.patience {
+            return false;
+        }
+        self.since = Instant::now();
+        let seen = Some(look());
+        let is_same = self.seen == seen;
+        self.seen = seen;
+        is_same
+    }
 }
 
 struct Prefetcher<'a> {

@@ -231,6 +231,13 @@ impl Spool {
         FileOutlet::volatile(&self.segment(name)).is_begun()
     }
 
+    /// How much has arrived: complete segments and parts of others.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let sizes = entries.map(|entry| entry.and_then(|entry| entry.metadata()));
+        sizes.flatten().map(|metadata| metadata.len()).sum()
+    }
+
     /// Removes what killed processes left half-way. Only for the one that holds the lock.
     pub(super) fn remove_leftovers(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {

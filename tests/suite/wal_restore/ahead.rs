@@ -181,7 +181,7 @@ fn a_delivered_segment_stays_delivered_whatever_fetching_ahead_meets_then() {
     assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
 }
 
-fn wait_for_end_of_prefetch(database: &DatabaseHost) {
+pub(super) fn wait_for_end_of_prefetch(database: &DatabaseHost) {
     wait_for("the end of the prefetch", || {
         let lock = File::open(database.spooled().join(".lock")).ok()?;
         lock.try_lock().ok()

@@ -1,6 +1,6 @@
 //! The process that fetches ahead, apart from the one that started it.
 
-use super::ahead::kill;
+use super::ahead::{kill, wait_for_end_of_prefetch};
 use super::*;
 
 /// As `flock LOCK walarch wal-restore ...`, or under a shell that reads a pipe to its end.
@@ -79,4 +79,39 @@ fn who_fetches_ahead_ends_with_0_whatever_is_wrong() {
     fs::write(home.config_file(), "[broken").unwrap();
     run(&mut command).exits(0);
     assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+}
+
+/// A filter has no time limit.
+#[test]
+fn who_fetches_ahead_gives_up_when_nothing_moves_any_more() {
+    let home = Home::with(&[
+        ("compression", "custom"),
+        ("custom_compression_filter", "gzip -c"),
+        ("custom_decompression_filter", "{root}/filter"),
+    ]);
+    // The second time it hangs.
+    home.script(
+        "filter",
+        "mkdir {root}/first 2>/dev/null && exec gzip -dc\n\
+         touch {root}/hangs; while [ -e {root}/hangs ]; do sleep 0.1; done",
+    );
+    home.incoming_segments(1..=3);
+    home.archive().exits(0);
+    let database = DatabaseHost::new();
+    let spool = database.spool();
+    let spool = spool.to_str().unwrap();
+    let arguments = [
+        &["wal-restore", "--local", "-p", "1", "--timeout", "1"],
+        &["--spool-dir", spool, "main", FIRST, "pg_wal/x"][..],
+    ]
+    .concat();
+    run(Walarch
+        .command(&home, &arguments)
+        .current_dir(database.data()))
+    .exits(0);
+    let hangs = home.root().join("hangs");
+    wait_for("the filter", || hangs.exists().then_some(()));
+    wait_for_end_of_prefetch(&database);
+    assert!(hangs.exists());
+    fs::remove_file(hangs).unwrap();
 }
