@@ -340,6 +340,16 @@ impl Command {
         }
     }
 
+    /// Whether this is the process that fetches ahead, which outlives the one that starts it.
+    pub(super) fn is_prefetch(&self) -> bool {
+        match self {
+            #[cfg(feature = "cloud")]
+            Command::CloudWalRestore(args) => args.prefetch,
+            Command::WalRestore(args) => args.prefetch,
+            _ => false,
+        }
+    }
+
     /// What a mistake in the configuration ends with where somebody who restores has to tell it from a file that is not
     /// there.
     pub(super) fn code_of_misconfiguration(&self) -> Option<ExitCode> {

@@ -33,7 +33,7 @@ pub(super) struct CloudWalRestoreArgs {
     spool_dir: PathBuf,
     /// Be the process that fetches ahead
     #[arg(long, hide = true)]
-    prefetch: bool,
+    pub(super) prefetch: bool,
 }
 
 /// What is added to an exit code where PostgreSQL must not take it for "there is no such file": above 125 it stops, and

@@ -1,11 +1,10 @@
 //! Processes that outlive the command that starts them.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::unistd;
@@ -43,7 +42,7 @@ impl Launcher<'_> {
 
 /// Our own program. After an upgrade the file that we run from may have no name any more, but it
 /// can still be started.
-fn program() -> io::Result<impl AsRef<OsStr>> {
+pub(super) fn program() -> io::Result<PathBuf> {
     let program = env::current_exe()?;
     Ok(if program.exists() {
         program
@@ -54,7 +53,7 @@ fn program() -> io::Result<impl AsRef<OsStr>> {
 
 /// Makes this process independent of who started it: it gets a session of its own, so that no
 /// terminal and no shell sends it signals, and none of the files that its starter had open, such as
-/// the lock of a `flock` command around `walarch cron`.
+/// the lock of a `flock` command around `walarch cron` or around a `restore_command`.
 ///
 /// Must be called before anything is opened.
 pub(super) fn detach() -> io::Result<()> {

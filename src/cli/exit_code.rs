@@ -16,14 +16,14 @@ pub enum ExitCode {
     Critical,
     /// Something failed, with a status that the command's contract gives a meaning of its own.
     Status(u8),
-    /// `get-wal` only, as Barman's: no WAL file can have that name, or the output cannot be written.
+    /// Of what gives WAL back, as Barman's: no WAL file can have that name, or the output cannot be written.
     Unwritable,
-    /// `get-wal` only: the file is there and damaged, or cannot be read or decrypted.
+    /// Of what gives WAL back: the file is there and damaged, or cannot be read or decrypted.
     Damaged,
-    /// `get-wal`: the configuration, or a program that it names, is at fault. Of a forced command: the key is not for what
+    /// Of what gives WAL back: the configuration, or a program that it names, is at fault. Of a forced command: the key is not for what
     /// was asked.
     Configuration,
-    /// `get-wal` only: the storage does not answer.
+    /// Of `get-wal` and `wal-restore --local`: the storage does not answer.
     Connection,
 }
 

@@ -78,15 +78,24 @@ pub(super) fn run(config: Config, args: &GetWalArgs, output: &Output) {
         return output.exit_with(ExitCode::Unwritable);
     };
     with_retriever(&server, &parts, false, None, |retriever| match args.peek {
-        Some(limit) => {
-            // A reader that went away wants no more names.
-            let _ = retriever.peek(&name, limit, &mut |name| {
-                output.line(name.as_str());
-                Ok(())
-            });
-        }
+        Some(limit) => list(retriever, &name, limit, &requester, output),
         None => deliver(retriever, &name, args, &requester, output),
     });
+}
+
+/// Lists what could be delivered. That nothing could be is an answer only where there is an archive.
+fn list(retriever: &Retriever<'_>, name: &WalName, limit: usize, requester: &str, output: &Output) {
+    let mut is_empty = true;
+    // A reader that went away wants no more names.
+    let _ = retriever.peek(name, limit, &mut |name| {
+        is_empty = false;
+        output.line(name.as_str());
+        Ok(())
+    });
+    if let Some(root) = retriever.root.filter(|root| is_empty && !root.is_dir()) {
+        let directory = root.to_owned();
+        report(&RestoreError::NoArchive { directory }, requester, output);
+    }
 }
 
 /// Puts together what finds and decodes a server's WAL, in the archive alone or in the queues as well. `cluster` is the
@@ -178,8 +187,7 @@ fn deliver_into(
 ) -> Result<(), RestoreError> {
     let path = directory.join(name.as_str());
     let goal = format!("into '{}' file", path.display());
-    // Whoever looks it up by hand may be another user than PostgreSQL's.
-    let mut outlet = FileOutlet::ordinary(&path);
+    let mut outlet = FileOutlet::durable(&path);
     // Barman opens it before it looks for anything, and says so.
     outlet.begin().map_err(|source| RestoreError::Outlet {
         location: outlet.location(),
@@ -245,10 +253,13 @@ fn get(
 pub(super) fn report(error: &RestoreError, requester: &str, output: &Output) {
     match error {
         RestoreError::NotFound { .. } => output.error(&format!("{error}{requester}")),
-        RestoreError::Outlet { location, source } if location != STDOUT => {
-            output.error(&format!(
-                "Unable to open '{location}' file{requester}: {source}"
-            ));
+        // Whoever reads it knows best what became of it.
+        RestoreError::Outlet { location, .. } if location == STDOUT => {
+            output.error(&error.to_string());
+        }
+        RestoreError::Outlet { location, source } => {
+            let text = format!("Unable to open '{location}' file{requester}: {source}");
+            output.error_with_hint(&text, error.hint());
         }
         error => output.error_with_hint(error, error.hint()),
     }

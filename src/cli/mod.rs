@@ -60,18 +60,28 @@ use put_wal::PutWalArgs;
 /// Runs the command that the process was started with.
 pub fn main() -> process::ExitCode {
     match personality::parse(env::args_os()) {
-        Ok(mut args) => {
-            args.are_of_process = true;
-            if args.detached
-                && let Err(error) = detach::detach()
-            {
-                let output = Output::new(&args);
-                output.error(&format!("cannot detach: {error}"));
-                return output.close().into();
-            }
-            run(args, privileges::become_user).into()
-        }
+        Ok(args) => run_as_process(args).into(),
         Err(error) => explain(&error).into(),
+    }
+}
+
+/// Runs the command whose arguments are those of the process.
+fn run_as_process(mut args: Args) -> ExitCode {
+    args.are_of_process = true;
+    let is_prefetch = args.command.as_ref().is_some_and(Command::is_prefetch);
+    let code = match (args.detached || is_prefetch).then(detach::detach) {
+        Some(Err(error)) => {
+            let output = Output::new(&args);
+            output.error(&format!("cannot detach: {error}"));
+            output.close()
+        }
+        _ => run(args, privileges::become_user),
+    };
+    // Where PostgreSQL is process 1, as in a container, it inherits this one, and takes any other code than 0 and 1
+    // for the crash of a backend: it would start all of them anew.
+    match is_prefetch {
+        true => ExitCode::Success,
+        false => code,
     }
 }
 

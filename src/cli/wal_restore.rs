@@ -2,14 +2,16 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::detach::program;
 use super::exit_code::ExitCode;
 use super::get_wal::{open_server, report, requester, with_retriever};
 use super::output::Output;
@@ -58,7 +60,7 @@ pub(super) struct WalRestoreArgs {
     test: bool,
     /// Be the process that fetches ahead
     #[arg(long, hide = true)]
-    prefetch: bool,
+    pub(super) prefetch: bool,
     /// Print the version
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -331,11 +333,17 @@ impl Restoring<'_> {
         let jobs = NonZeroUsize::new(self.how.parallel).unwrap_or(NonZeroUsize::MIN);
         let done = self
             .open_spool()
-            .and_then(|spool| prefetch(self.source, &spool, jobs));
+            .and_then(|spool| prefetch(self.source, &spool, jobs, self.how.patience, &give_up));
         if let Err(error) = done {
             tracing::warn!("nothing more is fetched ahead: {error}");
         }
     }
+}
+
+/// Ends the process that fetches ahead, whose threads wait for what never comes. The next one removes what is half done.
+fn give_up() {
+    tracing::warn!("nothing more is fetched ahead: nothing arrives any more");
+    process::exit(0);
 }
 
 /// Makes sure that the file can be written, before anything is asked for. `None` if not; why was printed.
@@ -344,6 +352,12 @@ fn open(goal: &Path, output: &Output) -> Option<FileOutlet> {
     let mut outlet = outlet_for(goal);
     let refused = if goal.is_dir() {
         Some(format!("WAL_DEST cannot be a directory: {shown}"))
+    } else if fs::symlink_metadata(goal).is_ok_and(|metadata| !metadata.is_file()) {
+        // What is there is replaced: a device, or a link into another file system, would be gone.
+        Some(format!(
+            "Cannot write '{shown}' (WAL_DEST): it is not a regular file\nHINT: name the file itself; get-wal writes to \
+             standard output"
+        ))
     } else {
         let begun = outlet.begin().err();
         begun.map(|error| format!("Cannot open '{shown}' (WAL_DEST) for writing: {error}"))
@@ -357,7 +371,7 @@ fn open(goal: &Path, output: &Output) -> Option<FileOutlet> {
 }
 
 /// Starts this program once more, with the same arguments, to fetch ahead. It goes on when we have answered, and must
-/// not hold PostgreSQL's streams, nor hear signals that are meant for us.
+/// not hold PostgreSQL's streams; what else it inherits it lets go of by itself (`detach`).
 fn start_prefetching() -> io::Result<()> {
     let mut words = env::args_os();
     let called = words.next().unwrap_or_else(|| OsString::from("walarch"));
@@ -368,13 +382,17 @@ fn start_prefetching() -> io::Result<()> {
         .position(|word| word == "wal-restore" || word == "cloud-wal-restore")
         .map_or(0, |at| at + 1);
     words.insert(at, OsString::from("--prefetch"));
-    Command::new(env::current_exe()?)
+    let program = program()?;
+    Command::new(&program)
         .arg0(called)
         .args(words)
-        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .map(drop)
+        .map_err(|error| {
+            let program = program.display();
+            io::Error::new(error.kind(), format!("cannot start '{program}': {error}"))
+        })
 }

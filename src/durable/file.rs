@@ -148,9 +148,11 @@ impl Temporary {
         Ok(())
     }
 
+    /// Fails when the temporary name stands for another file by now.
+    ///
     /// Locks keep other processes away from the temporary name; but two that do not agree on the
     /// lock directory must not publish each other's unfinished files.
-    fn check(&mut self) -> io::Result<()> {
+    pub fn check(&mut self) -> io::Result<()> {
         if self.identity.same_file(&self.path) {
             return Ok(());
         }

@@ -154,34 +154,27 @@ pub struct FileOutlet {
     in_order: bool,
 }
 
-/// As PostgreSQL makes its own files.
+/// What is written down for ourselves.
 const PRIVATE: u32 = 0o600;
 
-/// As any program makes its files.
+/// As any program makes its files. PostgreSQL's mask leaves of it what its own files have: 0600, or 0640 where the
+/// cluster allows its group access (`initdb --allow-group-access`).
 const ORDINARY: u32 = 0o666;
 
 impl FileOutlet {
-    /// A durable file at `goal`, replacing what is there.
+    /// A durable file at `goal`, replacing what is there, for others to read as well as far as the user's mask lets them.
     pub fn durable(goal: &Path) -> Self {
         FileOutlet {
             goal: goal.to_owned(),
             temporary: None,
             is_used: false,
             syncs: true,
-            mode: PRIVATE,
+            mode: ORDINARY,
             in_order: false,
         }
     }
 
-    /// The same, for others to read as well as far as the user's mask lets them.
-    pub fn ordinary(goal: &Path) -> Self {
-        FileOutlet {
-            mode: ORDINARY,
-            ..FileOutlet::durable(goal)
-        }
-    }
-
-    /// A file that need not survive a crash of the machine.
+    /// The same, but it need not survive a crash of the machine.
     pub fn volatile(goal: &Path) -> Self {
         FileOutlet {
             syncs: false,
@@ -189,7 +182,16 @@ impl FileOutlet {
         }
     }
 
+    /// A volatile file for this user alone.
+    pub(super) fn private(goal: &Path) -> Self {
+        FileOutlet {
+            mode: PRIVATE,
+            ..FileOutlet::volatile(goal)
+        }
+    }
+
     /// One of several at the same time: none may take the memory and the processors that filling it in any order takes.
+    /// It may become the file at another goal, so that it is as readable.
     pub(super) fn among_others(goal: &Path) -> Self {
         FileOutlet {
             in_order: true,
@@ -203,7 +205,12 @@ impl FileOutlet {
     }
 
     /// Gives the goal's name to a complete file that nobody else needs; where it is on another file system, to a copy.
+    ///
+    /// Fails when a later call has begun the goal anew: what it puts there must not be replaced by what came before.
     pub(super) fn take_over(&mut self, path: &Path, mut file: File) -> io::Result<()> {
+        if let Some((temporary, _)) = &mut self.temporary {
+            temporary.check()?;
+        }
         if self.syncs {
             durable::sync_file(&file, path)?;
         }
@@ -290,5 +297,30 @@ impl Outlet for FileOutlet {
         }
         durable::sync_file(&file, temporary.path())?;
         temporary.replace(&self.goal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_call_that_was_overtaken_does_not_put_its_file_in_the_place_of_the_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (goal, spooled) = (folder.path().join("goal"), folder.path().join("spooled"));
+        fs::write(&spooled, "earlier").unwrap();
+        let mut earlier = FileOutlet::durable(&goal);
+        earlier.begin().unwrap();
+        let mut later = FileOutlet::durable(&goal);
+        later.begin().unwrap();
+        let file = File::open(&spooled).unwrap();
+        let error = earlier.take_over(&spooled, file).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        drop(earlier);
+        later.write_all(b"later").unwrap();
+        later.finish().unwrap();
+        assert_eq!(fs::read(&goal).unwrap(), b"later");
+        assert!(spooled.exists());
     }
 }

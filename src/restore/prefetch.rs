@@ -35,7 +35,16 @@ enum Outcome {
 
 /// Fills the spool ahead of what PostgreSQL asks for, until the archive ends, something fails, or it asks no more.
 /// Returns at once if another process does so already.
-pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io::Result<()> {
+///
+/// A far end or a filter may hang for ever, and nobody else could fetch ahead meanwhile: `give_up`, which must end the
+/// process, is called when nothing at all has moved for `patience`.
+pub fn prefetch(
+    source: &dyn WalSource,
+    spool: &Spool,
+    jobs: NonZeroUsize,
+    patience: Duration,
+    give_up: &dyn Fn(),
+) -> io::Result<()> {
     let Some(_lock) = spool.lock()? else {
         return Ok(());
     };
@@ -47,12 +56,14 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
             spool,
             jobs: jobs.get(),
             at_a_time: 1,
+            at_a_time_max: jobs.get(),
             on_their_way: HashSet::new(),
             started: HashSet::new(),
             is_over: false,
         };
         let mut position = None;
         let mut last_change = Instant::now();
+        let mut standstill = Standstill::new(patience);
         loop {
             let now = spool.position();
             if now != position {
@@ -68,6 +79,9 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
             if is_idle && (prefetcher.is_over || last_change.elapsed() > PATIENCE) {
                 return Ok(());
             }
+            if !is_idle && standstill.is_reached(|| (position.clone(), spool.size_bytes())) {
+                give_up();
+            }
             match reports.recv_timeout(LOOK) {
                 Ok((name, outcome)) => prefetcher.note(&name, &outcome),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -76,11 +90,42 @@ pub fn prefetch(source: &dyn WalSource, spool: &Spool, jobs: NonZeroUsize) -> io
     })
 }
 
+/// Tells that nothing has changed for a while, without looking often.
+struct Standstill<T> {
+    patience: Duration,
+    since: Instant,
+    seen: Option<T>,
+}
+
+impl<T: PartialEq> Standstill<T> {
+    fn new(patience: Duration) -> Self {
+        Standstill {
+            patience,
+            since: Instant::now(),
+            seen: None,
+        }
+    }
+
+    /// True once two looks, `patience` apart, have seen the same.
+    fn is_reached(&mut self, look: impl FnOnce() -> T) -> bool {
+        if self.since.elapsed() < self.patience {
+            return false;
+        }
+        self.since = Instant::now();
+        let seen = Some(look());
+        let is_same = self.seen == seen;
+        self.seen = seen;
+        is_same
+    }
+}
+
 struct Prefetcher<'a> {
     source: &'a dyn WalSource,
     spool: &'a Spool,
     jobs: usize,
     at_a_time: usize,
+    /// Less than asked for where the system has no threads to give.
+    at_a_time_max: usize,
     on_their_way: HashSet<WalName>,
     /// What was asked for since PostgreSQL got a file last. Nothing is asked for twice: whatever takes a segment away
     /// from the spool would take the next one as well, and the archive must not be read without end.
@@ -135,9 +180,8 @@ impl<'a> Prefetcher<'a> {
         let mut outlet = FileOutlet::among_others(&self.spool.segment(&name));
         // From now on it shows that the segment is on its way.
         outlet.begin()?;
-        self.on_their_way.insert(name.clone());
-        self.started.insert(name.clone());
-        scope.spawn(move || {
+        let started = name.clone();
+        let spawned = thread::Builder::new().spawn_scoped(scope, move || {
             let outcome = match source.fetch(&name, false, &mut outlet) {
                 // The spool asks for more than the source: it must know the segment's cluster, and its age.
                 Ok(()) if spool.accepts(&name) => Outcome::Arrived,
@@ -152,13 +196,28 @@ impl<'a> Prefetcher<'a> {
             // The receiver lives as long as the scope.
             let _ = report.send((name, outcome));
         });
+        match spawned {
+            Ok(_) => {
+                self.on_their_way.insert(started.clone());
+                self.started.insert(started);
+            }
+            Err(error) => self.do_with_less(&error),
+        }
         Ok(())
+    }
+
+    /// There was no thread for one more: the others go on. Without any, whoever needs the segment fetches it.
+    fn do_with_less(&mut self, error: &io::Error) {
+        tracing::warn!("fewer segments are fetched ahead at a time: {error}");
+        self.at_a_time_max = self.on_their_way.len();
+        self.at_a_time = self.at_a_time_max;
+        self.is_over |= self.on_their_way.is_empty();
     }
 
     fn note(&mut self, name: &WalName, outcome: &Outcome) {
         self.on_their_way.remove(name);
         match outcome {
-            Outcome::Arrived => self.at_a_time = (self.at_a_time * 2).min(self.jobs),
+            Outcome::Arrived => self.at_a_time = (self.at_a_time * 2).min(self.at_a_time_max),
             Outcome::Absent | Outcome::Failed => self.is_over = true,
         }
     }

@@ -231,6 +231,13 @@ impl Spool {
         FileOutlet::volatile(&self.segment(name)).is_begun()
     }
 
+    /// How much has arrived: complete segments and parts of others.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let sizes = entries.map(|entry| entry.and_then(|entry| entry.metadata()));
+        sizes.flatten().map(|metadata| metadata.len()).sum()
+    }
+
     /// Removes what killed processes left half-way. Only for the one that holds the lock.
     pub(super) fn remove_leftovers(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
@@ -256,7 +263,7 @@ impl Spool {
 
 /// Nothing in a spool needs to survive a crash.
 fn write_small(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut outlet = FileOutlet::volatile(path);
+    let mut outlet = FileOutlet::private(path);
     outlet.begin()?;
     io::Write::write_all(&mut outlet, bytes)?;
     outlet.finish()
@@ -296,7 +303,8 @@ const STICKY: u32 = 0o1000;
 fn foreign() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
-        "it belongs to, or can be changed by, somebody else",
+        "it belongs to, or can be changed by, somebody else\n\
+         HINT: name another one with --spool-dir, or forbid the others to write to it (chmod go-w)",
     )
 }
 

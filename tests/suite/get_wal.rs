@@ -220,6 +220,11 @@ fn what_a_restore_must_not_take_for_an_absent_file_has_another_exit_code() {
     let cases: &[(&[&str], i32, &str)] = &[
         (&["main", "nonsense"], 3, "is not a valid wal file name"),
         (&["-o", "/nonexistent", "main", FIRST], 3, "Unable to open"),
+        (
+            &["-o", "/nonexistent", "main", FIRST],
+            3,
+            "\nHINT: check the directory",
+        ),
         (&["other", FIRST], 5, "Unknown server 'other'"),
         (&["all", FIRST], 5, "single server context"),
         (
@@ -238,6 +243,11 @@ fn what_a_restore_must_not_take_for_an_absent_file_has_another_exit_code() {
         let got = get(Walarch, &home, arguments);
         assert_eq!((got.code, got.stdout.len()), (*code, 0), "{arguments:?}");
         assert!(got.stderr.contains(text), "{arguments:?}: {}", got.stderr);
+    }
+    fs::rename(home.wals(), home.root().join("away")).unwrap();
+    for arguments in [&["main", FIRST][..], &["-p", "1", "main", FIRST]] {
+        let got = get(Walarch, &home, arguments);
+        assert_eq!((got.code, got.stdout.len()), (6, 0), "{arguments:?}");
     }
     home.write_config_text("[barman]\nbarman_home = {root}/home\n[main]\nbroken\n");
     assert_eq!(get(Walarch, &home, &["main", FIRST]).code, 5);

@@ -1,9 +1,10 @@
 //! `wal-restore`: the client on the database host, over a real sshd, and beside the archive.
 
 mod ahead;
+mod apart;
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -546,6 +547,63 @@ fn beside_the_archive_no_ssh_is_needed() {
     let run = restore(&[], FIRST).exits(6);
     assert!(run.stderr.contains("HINT: "), "{run:?}");
     assert_eq!(names(&database.data().join("pg_wal")), [""; 0]);
+}
+
+#[test]
+fn a_goal_that_is_no_regular_file_is_refused_and_left_alone() {
+    let home = archive([1]);
+    let database = DatabaseHost::new();
+    let directory = database.data().join("pg_wal");
+    let (fifo, link) = (directory.join("fifo"), directory.join("link"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::write(directory.join("file"), "mine").unwrap();
+    symlink("file", &link).unwrap();
+    for goal in [&fifo, &link] {
+        let before = fs::symlink_metadata(goal).unwrap().ino();
+        let arguments = [
+            "wal-restore",
+            "--local",
+            "main",
+            FIRST,
+            goal.to_str().unwrap(),
+        ];
+        let run = run(Walarch
+            .command(&home, &arguments)
+            .current_dir(database.data()))
+        .exits(3);
+        assert!(run.stderr.contains("is not a regular file"), "{run:?}");
+        assert_eq!(fs::symlink_metadata(goal).unwrap().ino(), before);
+    }
+    assert_eq!(fs::read(directory.join("file")).unwrap(), b"mine");
+    assert_eq!(names(&directory), ["fifo", "file", "link"]);
+}
+
+#[test]
+fn a_restored_file_has_the_mode_that_the_mask_leaves_wherever_it_was() {
+    let home = archive(1..=2);
+    let sshd = Sshd::start(&home, Walarch);
+    let database = DatabaseHost::new();
+    let restore = |goal: &str, number: u64| {
+        let name = segment(number).name();
+        let client = database.client(Walarch, &sshd, &["-p", "1", HOST, "main", &name, goal]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 027; exec \"$@\"", "sh"]);
+        command.arg(client.get_program()).args(client.get_args());
+        command.current_dir(database.data()).env_clear();
+        for (name, value) in client.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        run(&mut command).exits(0);
+        let mode =
+            |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&database.data().join(goal)), 0o640, "{goal} {number}");
+        assert_eq!(mode(&database.spooled()), 0o700);
+    };
+    restore("pg_wal/other", 1);
+    database.wait_for_spooled(&names_of([2]));
+    // From the spool: the backup host does not have it any more.
+    fs::remove_file(home.archived(&segment(2).name())).unwrap();
+    restore("pg_wal/RECOVERYXLOG", 2);
 }
 
 #[test]

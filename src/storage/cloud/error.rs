@@ -11,6 +11,9 @@ const TEXT_CHARS_MAX: usize = 400;
 /// The codes of S3 and Google, and of Azure, for a bucket that does not exist.
 const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
 
+/// The same for an object that does not exist.
+const NO_OBJECT: [&str; 2] = ["NoSuchKey", "BlobNotFound"];
+
 /// An object store cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {location}: {reason}\nHINT: {hint}")]
@@ -49,6 +52,29 @@ pub(super) fn io_error(error: object_store::Error) -> io::Error {
         other => transport_kind(other).unwrap_or(io::ErrorKind::ConnectionAborted),
     };
     io::Error::new(kind, text)
+}
+
+/// Whether a `NotFound` carries the code that object stores alone give. Without it, whoever else answers HTTP may have
+/// said so: a proxy, a host name that leads elsewhere.
+pub(super) fn is_of_a_store(error: &io::Error) -> bool {
+    let text = error.to_string();
+    NO_OBJECT.iter().any(|code| text.contains(code))
+}
+
+/// The error of a listing that should have confirmed that an object is absent. Never `NotFound`: a store gives none to a
+/// listing.
+pub(super) fn unconfirmed(error: io::Error) -> io::Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => io::ErrorKind::NotConnected,
+        kind => kind,
+    };
+    io::Error::new(
+        kind,
+        format!(
+            "a file counts as absent only where the bucket can be listed (is cloud_endpoint_url right, is listing \
+             allowed?): {error}"
+        ),
+    )
 }
 
 fn transport_kind(error: &object_store::Error) -> Option<io::ErrorKind> {

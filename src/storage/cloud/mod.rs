@@ -336,31 +336,30 @@ impl WalStorageStrategy for Cloud {
     fn open(&self, stored: &StoredWal) -> Result<Box<dyn Read + Send>, StorageError> {
         let key = self.shared.key_of(&stored.info);
         let error = self.shared.error("read", &key);
-        match self.shared.remote.get(&key).map_err(&error)? {
-            Some((_, stream)) => Ok(Box::new(ObjectReader::new(&self.shared, stream))),
-            None => Err(error(io::ErrorKind::NotFound.into())),
-        }
+        let (_, stream) = self.shared.remote.get(&key).map_err(error)?;
+        Ok(Box::new(ObjectReader::new(&self.shared, stream)))
     }
 
+    /// What "there is no such file" rests on is the store's own word: PostgreSQL ends its recovery by it.
     fn fetch(&self, name: &WalName) -> Result<Option<Fetched>, StorageError> {
         let form = self.likely();
         let key = self.shared.keys.key(name, form);
-        if let Some((head, stream)) = self
-            .shared
-            .remote
-            .get(&key)
-            .map_err(self.shared.error("read", &key))?
-        {
-            let stored = self.stored(name.clone(), form, &key, &head);
-            return Ok(Some((
-                stored,
-                Box::new(ObjectReader::new(&self.shared, stream)),
-            )));
+        let absence = match self.shared.remote.get(&key) {
+            Ok((head, stream)) => {
+                let stored = self.stored(name.clone(), form, &key, &head);
+                let reader = ObjectReader::new(&self.shared, stream);
+                return Ok(Some((stored, Box::new(reader))));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => error,
+            Err(error) => return Err(self.shared.error("read", &key)(error)),
+        };
+        if let Some(stored) = self.find_but(name, form)? {
+            return self.open(&stored).map(|stream| Some((stored, stream)));
         }
-        match self.find_but(name, form)? {
-            Some(stored) => self.open(&stored).map(|stream| Some((stored, stream))),
-            None => Ok(None),
+        if !error::is_of_a_store(&absence) {
+            self.must_be_a_store()?;
         }
+        Ok(None)
     }
 
     fn stage(&self, source: &Source) -> Result<Box<dyn StagedWal>, StorageError> {

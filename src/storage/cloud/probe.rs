@@ -4,7 +4,7 @@ use std::io;
 
 use object_store::{Error, PutOptions, PutPayload};
 
-use super::error::io_error;
+use super::error::{io_error, unconfirmed};
 use super::{Cloud, StorageError};
 
 /// A name that no WAL file has. Nothing is ever stored under it.
@@ -48,5 +48,14 @@ impl Cloud {
                 .map_err(shared.error("write to", &root))
             }
         }
+    }
+
+    /// Fails unless what answers for the bucket can list it.
+    pub(super) fn must_be_a_store(&self) -> Result<(), StorageError> {
+        let root = self.shared.keys.root();
+        let listed = self.shared.remote.holds_any(&root);
+        listed
+            .map(drop)
+            .map_err(|source| self.shared.error("list", &root)(unconfirmed(source)))
     }
 }

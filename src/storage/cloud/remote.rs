@@ -127,9 +127,9 @@ impl Remote {
     }
 
     /// Begins to read an object.
-    pub(super) fn get(&self, key: &Path) -> io::Result<Option<(Head, Pieces)>> {
-        let result = self.wait(self.store.get_opts(key, GetOptions::default()));
-        found(result.map(|result| (head_of(&result), result.into_stream())))
+    pub(super) fn get(&self, key: &Path) -> io::Result<(Head, Pieces)> {
+        let result = self.wait(self.store.get_opts(key, GetOptions::default()))?;
+        Ok((head_of(&result), result.into_stream()))
     }
 
     /// The next piece of an object.

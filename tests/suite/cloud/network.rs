@@ -160,6 +160,56 @@ fn a_proxy_that_refuses_is_an_error_and_not_an_absent_file() {
     assert!(s3.take_asked().is_empty());
 }
 
+/// An ingress without a way to the store says 404 as well, to everything.
+#[test]
+fn a_404_of_somebody_else_is_an_error_and_not_an_absent_file() {
+    let page = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>";
+    let server = Server::start(move |_| {
+        Answer::Whole(Response::new(404, page).with("content-type", "text/html"))
+    });
+    let home = s3_home(&server.url(), "");
+    let goal = home.home.root().join("goal");
+    let goal = goal.to_str().unwrap();
+    let run = home.run(&["cloud-wal-restore", "main", ONE, goal]).exits(2);
+    assert!(run.stderr.contains("cloud_endpoint_url"), "{run:?}");
+    home.run(&[
+        "get-wal",
+        "main",
+        ONE,
+        "-o",
+        home.home.root().to_str().unwrap(),
+    ])
+    .exits(6);
+}
+
+/// One request is enough where the answer carries the store's code, and one more where it does not.
+#[test]
+fn an_absent_file_is_one_whose_absence_the_store_has_confirmed() {
+    let s3 = FakeS3::start();
+    let port = s3.port();
+    let server = Server::start(move |request| {
+        let answer = ask(port, &request).unwrap();
+        Answer::Whole(match answer.status {
+            404 => Response::new(404, ""),
+            _ => answer,
+        })
+    });
+    for (endpoint, listings) in [(s3.endpoint(), 0), (server.url(), 1)] {
+        let home = s3_home(&endpoint, "");
+        let goal = home.home.root().join("goal");
+        home.run(&[
+            "cloud-wal-restore",
+            "main",
+            "00000009.history",
+            goal.to_str().unwrap(),
+        ])
+        .exits(1);
+        let asked = s3.take_asked();
+        let lists = asked.iter().filter(|asked| asked.contains("list-type"));
+        assert_eq!(lists.count(), listings, "{asked:?}");
+    }
+}
+
 /// Amazon's token service is as far away as its store.
 #[test]
 fn proxy_and_authority_hold_for_whoever_gives_out_credentials() {

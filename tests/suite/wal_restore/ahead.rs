@@ -159,6 +159,7 @@ fn a_spool_below_a_directory_that_others_may_change_is_not_used() {
         let run = database.run(Walarch, &sshd, &arguments).exits(0);
         let refused = run.stderr.starts_with("WARNING: nothing is fetched ahead");
         assert_eq!(refused, !is_used, "{mode:o}: {run:?}");
+        assert_eq!(refused, run.stderr.contains("HINT: "), "{mode:o}: {run:?}");
         assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
     }
 }
@@ -180,7 +181,7 @@ fn a_delivered_segment_stays_delivered_whatever_fetching_ahead_meets_then() {
     assert!(fs::read(database.received()).unwrap() == segment(2).bytes());
 }
 
-fn wait_for_end_of_prefetch(database: &DatabaseHost) {
+pub(super) fn wait_for_end_of_prefetch(database: &DatabaseHost) {
     wait_for("the end of the prefetch", || {
         let lock = File::open(database.spooled().join(".lock")).ok()?;
         lock.try_lock().ok()
@@ -323,7 +324,7 @@ fn a_killed_prefetch_delivers_nothing_half_and_the_next_one_goes_on() {
     }
 }
 
-fn kill(process: &str) {
+pub(super) fn kill(process: &str) {
     use nix::sys::signal::{Signal, kill};
     let id = nix::unistd::Pid::from_raw(process.parse().unwrap());
     kill(id, Signal::SIGKILL).unwrap();
