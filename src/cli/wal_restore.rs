@@ -341,6 +341,7 @@ impl Restoring<'_> {
 }
 
 /// Ends the process that fetches ahead, whose threads wait for what never comes. The next one removes what is half done.
+#[expect(clippy::exit, reason = "no thread can be ended in another way")]
 fn give_up() {
     tracing::warn!("nothing more is fetched ahead: nothing arrives any more");
     process::exit(0);
