@@ -1,6 +1,7 @@
 //! The header of a segment's first page.
 
 use super::lsn::{Lsn, SegmentSize};
+use super::name::WalName;
 use super::pages::PAGE_SIZE_MAX_BYTES;
 
 /// How many bytes of a segment [`LongPageHeader::parse`] wants to see
@@ -8,7 +9,7 @@ use super::pages::PAGE_SIZE_MAX_BYTES;
 pub const LONG_HEADER_SIZE_BYTES: usize = 40;
 
 /// The flag of a header that carries the cluster's identity (`XLP_LONG_HEADER`).
-pub(super) const LONG_HEADER_FLAG: u16 = 0x0002;
+const LONG_HEADER_FLAG: u16 = 0x0002;
 
 /// The header of a segment's first page (`XLogLongPageHeaderData` in PostgreSQL's
 /// `xlog_internal.h`), as a server on a little-endian machine writes it.
@@ -102,43 +103,100 @@ const OLDEST_MAGIC: u16 = 0xD075;
 
 /// Looks at the first bytes of a segment as any PostgreSQL, on any machine, may have written them.
 pub fn judge_first_page(page: &[u8]) -> Result<(), FirstPageFault> {
-    let little = judge_page_of(page, u16::from_le_bytes, u32::from_le_bytes);
-    little.or_else(|fault| {
-        let big = judge_page_of(page, u16::from_be_bytes, u32::from_be_bytes);
-        match (fault, big) {
-            (FirstPageFault::NoPage, judged) | (_, judged @ Ok(())) => judged,
-            (fault, Err(_)) => Err(fault),
-        }
-    })
+    let [little, big] = FirstPage::read(page).map(|read| read.map_or(NO_PAGE, FirstPage::judge));
+    match (little, big) {
+        (Ok(()), _) | (_, Ok(())) => Ok(()),
+        (NO_PAGE, fault) | (fault, _) => fault,
+    }
 }
 
-/// The same for the byte order of the given functions.
-fn judge_page_of(
-    page: &[u8],
-    two: fn([u8; 2]) -> u16,
-    four: fn([u8; 4]) -> u32,
-) -> Result<(), FirstPageFault> {
-    let two = |at| Some(two(*page.get(at..)?.first_chunk()?));
-    let four = |at| Some(four(*page.get(at..)?.first_chunk()?));
-    let fields = || Some((two(0)?, two(2)?, four(32)?, four(36)?));
-    let (magic, flags, segment_size_bytes, page_size_bytes) =
-        fields().ok_or(FirstPageFault::NoPage)?;
-    if !MAGIC_FAMILIES.contains(&(magic >> 8)) {
-        return Err(FirstPageFault::NoPage);
+/// Whether these are, of any PostgreSQL and machine, the first bytes of the segment of a name and size.
+pub(super) fn is_first_page_of(name: &WalName, file_size_bytes: u64, page: &[u8]) -> bool {
+    let mut read = FirstPage::read(page).into_iter().flatten();
+    read.any(|first| first.judge().is_ok() && first.is_of(name, file_size_bytes))
+}
+
+const NO_PAGE: Result<(), FirstPageFault> = Err(FirstPageFault::NoPage);
+
+/// What stands at the beginning of a segment, in one of the byte orders.
+#[derive(Clone, Copy)]
+struct FirstPage {
+    magic: u16,
+    flags: u16,
+    address: u64,
+    segment_size_bytes: u32,
+    page_size_bytes: u32,
+}
+
+impl FirstPage {
+    /// Little-endian and big-endian; `None` where there is not enough of it.
+    fn read(page: &[u8]) -> [Option<Self>; 2] {
+        [
+            FirstPage::read_as(
+                page,
+                u16::from_le_bytes,
+                u32::from_le_bytes,
+                u64::from_le_bytes,
+            ),
+            FirstPage::read_as(
+                page,
+                u16::from_be_bytes,
+                u32::from_be_bytes,
+                u64::from_be_bytes,
+            ),
+        ]
     }
-    if flags & LONG_HEADER_FLAG == 0 {
-        return Err(FirstPageFault::NotFirst);
+
+    fn read_as(
+        page: &[u8],
+        two: fn([u8; 2]) -> u16,
+        four: fn([u8; 4]) -> u32,
+        eight: fn([u8; 8]) -> u64,
+    ) -> Option<Self> {
+        let two = |at| Some(two(*page.get(at..)?.first_chunk()?));
+        let four = |at| Some(four(*page.get(at..)?.first_chunk()?));
+        Some(FirstPage {
+            magic: two(0)?,
+            flags: two(2)?,
+            address: eight(*page.get(8..)?.first_chunk()?),
+            segment_size_bytes: four(32)?,
+            page_size_bytes: four(36)?,
+        })
     }
-    let is_possible = SegmentSize::new(segment_size_bytes.into()).is_ok()
-        && page_size_bytes.is_power_of_two()
-        && (PAGE_SIZE_MIN_BYTES..=PAGE_SIZE_MAX_BYTES as u32).contains(&page_size_bytes);
-    if magic >= OLDEST_MAGIC && !is_possible {
-        return Err(FirstPageFault::Sizes {
-            segment_size_bytes,
-            page_size_bytes,
-        });
+
+    fn judge(self) -> Result<(), FirstPageFault> {
+        if !MAGIC_FAMILIES.contains(&(self.magic >> 8)) {
+            return NO_PAGE;
+        }
+        if self.flags & LONG_HEADER_FLAG == 0 {
+            return Err(FirstPageFault::NotFirst);
+        }
+        let (segment_size_bytes, page_size_bytes) = (self.segment_size_bytes, self.page_size_bytes);
+        let is_possible = SegmentSize::new(segment_size_bytes.into()).is_ok()
+            && page_size_bytes.is_power_of_two()
+            && (PAGE_SIZE_MIN_BYTES..=PAGE_SIZE_MAX_BYTES as u32).contains(&page_size_bytes);
+        if self.is_read_right() && !is_possible {
+            return Err(FirstPageFault::Sizes {
+                segment_size_bytes,
+                page_size_bytes,
+            });
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether the fields are those that PostgreSQL wrote there.
+    fn is_read_right(self) -> bool {
+        self.magic >= OLDEST_MAGIC
+    }
+
+    /// Whether nothing speaks against the name and size of the segment.
+    fn is_of(self, name: &WalName, file_size_bytes: u64) -> bool {
+        let segment_size = SegmentSize::new(self.segment_size_bytes.into()).ok();
+        let start = segment_size.and_then(|segment_size| name.start(segment_size));
+        let fits = start == Some(Lsn(self.address))
+            && u64::from(self.segment_size_bytes) == file_size_bytes;
+        fits || !self.is_read_right()
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The headers of all pages of a segment.
 
-use super::lsn::{Lsn, SegmentSize};
+use super::lsn::Lsn;
 use super::name::{WalKind, WalName};
-use super::page::{LONG_HEADER_FLAG, LongPageHeader};
+use super::page::{LongPageHeader, is_first_page_of};
 
 /// The largest page that PostgreSQL can be built with (`XLOG_BLCKSZ`), in bytes.
 pub const PAGE_SIZE_MAX_BYTES: usize = 64 << 10;
@@ -133,23 +133,9 @@ impl PageCheck {
     }
 
     /// Whether a file begins as the segment of its name and size does, whichever PostgreSQL wrote it and on whatever
-    /// machine: the magic number may be any, but the rest of the header must fit.
+    /// machine.
     pub fn is_like_a_first_page(name: &WalName, file_size_bytes: u64, head: &[u8]) -> bool {
-        let fits =
-            |two: fn([u8; 2]) -> u16, four: fn([u8; 4]) -> u32, eight: fn([u8; 8]) -> u64| {
-                let flags = two(*head.get(2..)?.first_chunk()?);
-                let address = eight(*head.get(8..)?.first_chunk()?);
-                let segment_size_bytes = u64::from(four(*head.get(32..)?.first_chunk()?));
-                let page_size_bytes = four(*head.get(36..)?.first_chunk()?) as usize;
-                let segment_size = SegmentSize::new(segment_size_bytes).ok()?;
-                let is_first = flags & LONG_HEADER_FLAG != 0
-                    && name.start(segment_size) == Some(Lsn(address))
-                    && segment_size_bytes == file_size_bytes;
-                Some(is_first && is_page_size(page_size_bytes))
-            };
-        let little = fits(u16::from_le_bytes, u32::from_le_bytes, u64::from_le_bytes);
-        let big = fits(u16::from_be_bytes, u32::from_be_bytes, u64::from_be_bytes);
-        little == Some(true) || big == Some(true)
+        is_first_page_of(name, file_size_bytes, head)
     }
 
     fn begin(&mut self, part: &[u8]) {
@@ -305,7 +291,7 @@ mod tests {
             )
         };
         let mut newer = segment();
-        newer[..2].copy_from_slice(&[0xEF, 0xBE]);
+        newer[..2].copy_from_slice(&[0xFE, 0xD1]);
         assert!(is_like(&segment()) && is_like(&newer));
         let mut big_endian = newer.clone();
         for field in [0..2, 2..4, 4..8, 8..16, 24..32, 32..36, 36..40] {
@@ -314,7 +300,11 @@ mod tests {
         assert!(is_like(&big_endian));
         assert!(!is_like(&newer[..newer.len() - PAGE]) && !is_like(&newer[..20]));
         assert!(!is_like(&vec![0; newer.len()]) && !is_like(&vec![0xA7; newer.len()]));
-        for at in [2, 10, 34, 37] {
+        // PostgreSQL before 9.3 has other fields there.
+        let mut older = vec![0; newer.len()];
+        older[..4].copy_from_slice(&[0x66, 0xD0, 2, 0]);
+        assert!(is_like(&older));
+        for at in [1, 2, 10, 34, 37] {
             let mut damaged = newer.clone();
             damaged[at] ^= 0xFF;
             assert!(!is_like(&damaged), "byte {at}");

@@ -118,3 +118,14 @@ fn a_history_without_ancestors_is_one() {
     fs::write(&path, "").unwrap();
     assert!(problems(&home, &[]).contains(&("invalid".to_owned(), "00000002.history".to_owned())));
 }
+
+#[test]
+fn a_segment_of_an_old_postgresql_is_only_decoded() {
+    // Before 9.3 the header's fields had other places.
+    let mut bytes = vec![0x42; Segment::small(1).bytes().len()];
+    bytes[..4].copy_from_slice(&[0x66, 0xD0, 2, 0]);
+    let home = Home::new();
+    put(&home.incoming(), &name(1), &bytes);
+    home.archive().exits(0);
+    assert_eq!(problems(&home, &[]), []);
+}
