@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sched::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use twox_hash::XxHash64;
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
@@ -110,6 +112,7 @@ impl FileInMemory {
                 part.end()
             });
             let first = first.ok()?;
+            step_aside();
             let second = reading.feed_first(sender, content_bytes).and_then(|found| {
                 let Some((start, beginning)) = found else {
                     return Ok(Rest::Nothing);
@@ -319,6 +322,20 @@ impl<'a, 't> Part<'a, 't> {
             left_bytes: self.has_ended.then_some(self.left_bytes),
             is_good: self.decoder.is_some(),
         })
+    }
+}
+
+/// Leaves this processor to the thread that was just started, which on a virtual machine may otherwise wait a
+/// millisecond for one of its own. Where there is no other processor nothing happens.
+fn step_aside() {
+    let this_thread = Pid::from_raw(0);
+    let (Ok(here), Ok(anywhere)) = (sched_getcpu(), sched_getaffinity(this_thread)) else {
+        return;
+    };
+    let mut elsewhere = anywhere;
+    if elsewhere.unset(here).is_ok() && sched_setaffinity(this_thread, &elsewhere).is_ok() {
+        // It has moved, and may be moved again.
+        let _ = sched_setaffinity(this_thread, &anywhere);
     }
 }
 
