@@ -61,8 +61,8 @@ own_options! {
     jobs: NonZeroUsize, "1 or more", "the number of cores",
         "WAL files that are compressed and encrypted at a time.";
     validate_wal: Switch, "`true`, `false`, `\"on\"`, `\"off\"`", "`true`",
-        "Check the size and the first page of a segment before it is archived, and before `get-wal`, \
-         `wal-restore --local` and `cloud-wal-restore` give it back; these check the lines of a history file, too. \
+        "Check the size and the first page of a segment, and the lines of a history file, before it is archived, and \
+         before `get-wal`, `wal-restore --local` and `cloud-wal-restore` give it back. \
          Off for encrypted WAL and forks with page headers of their own, which `verify-wals` only decodes then.";
     hook_timeout_s: u64, "seconds", "`0`",
         "A hook script that runs longer is killed and counts as failed; 0 is no limit.";
